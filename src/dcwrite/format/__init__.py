@@ -1,0 +1,1 @@
+"""What an .rtdc file is: names, dtypes, chunks, filters, basins. Pure, no file access."""

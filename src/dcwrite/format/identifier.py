@@ -1,0 +1,46 @@
+"""The measurement identifier, by which a basin is known to belong to a recording.
+
+Alone here: the formula. Invariant: the same three attributes give the same identifier as in
+dclab and dcnum.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["as_text", "identifier_from_attributes"]
+
+
+def as_text(value: Any) -> str:
+    """An attribute's value as text; bytes are UTF-8."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def identifier_from_attributes(attributes: Mapping[str, Any]) -> str | None:
+    """Identifier of a measurement from its root attributes.
+
+    Parameters
+    ----------
+    attributes
+        The attributes "section:key" of the file.
+
+    Returns
+    -------
+    str or None
+        "experiment:run identifier" where it is set; else a UUID whose hex digits are the md5 sum
+        of time, date and setup identifier; None if one of these is missing or empty.
+    """
+    run = attributes.get("experiment:run identifier")
+    if run is not None and (text := as_text(run)):
+        return text
+    parts = [
+        attributes.get(key) for key in ("experiment:time", "experiment:date", "setup:identifier")
+    ]
+    texts = ["" if part is None else as_text(part) for part in parts]
+    if not all(texts):
+        return None
+    digest = hashlib.md5("_".join(texts).encode("utf-8"), usedforsecurity=False)
+    return str(uuid.UUID(hex=digest.hexdigest()))

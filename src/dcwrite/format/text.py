@@ -1,0 +1,64 @@
+"""Text lines as HDF5 stores them: fixed-length UTF-8 bytes.
+
+Alone here: encoding and width. Invariant: decoding what was encoded gives the same lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import MetadataError
+
+__all__ = ["decode_lines", "encode_lines"]
+
+
+def encode_lines(lines: Iterable[str | bytes] | str | bytes, what: str) -> npt.NDArray[np.bytes_]:
+    """Lines as an array of fixed-length bytes.
+
+    Parameters
+    ----------
+    lines
+        One text per line; a single text is split at its line ends.
+    what
+        For the message.
+
+    Returns
+    -------
+    ndarray, shape (lines,)
+        Width: that of the longest line in bytes, at least 1.
+
+    Raises
+    ------
+    MetadataError
+        An item is no text, or holds a NUL character (HDF5 would cut the line there).
+    """
+    if isinstance(lines, bytes):
+        lines = lines.decode("utf-8")
+    items = lines.splitlines() if isinstance(lines, str) else list(lines)
+    encoded = []
+    for number, item in enumerate(items):
+        if not isinstance(item, (str, bytes)):
+            raise MetadataError(
+                f"{what}, line {number}: expected text, got {type(item).__name__}; "
+                f"pass a list of texts"
+            )
+        line = item.encode("utf-8", "surrogateescape") if isinstance(item, str) else bytes(item)
+        if b"\x00" in line:
+            raise MetadataError(
+                f"{what}, line {number}: expected text without NUL characters, got {item!r}"[:300]
+            )
+        encoded.append(line)
+    width = max([1, *map(len, encoded)])
+    return np.array(encoded, dtype=f"S{width}")
+
+
+def decode_lines(data: Iterable[Any]) -> list[str]:
+    """Lines of a stored text; fixed-length or variable-length."""
+    return [
+        bytes(item).decode("utf-8", "surrogateescape") if isinstance(item, bytes) else str(item)
+        for item in data
+    ]

@@ -1,0 +1,1 @@
+"""One-line switches that let other programs write with dcwrite."""

@@ -1,0 +1,423 @@
+"""Basins in a file: stored, listed, copied; and files that consist of basins.
+
+Alone here: how a description, its mapping and its internal data are put into a file together.
+Invariant: all three or none of them; a mapping that is there already is used again.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from .._version import __version__
+from ..errors import (
+    BasinError,
+    CreatingFileWithoutBasinWarning,
+    IgnoringBasinTypeWarning,
+)
+from ..format.basin import (
+    BASIN_GROUP,
+    FORMATS,
+    MAX_MAPPINGS,
+    Basin,
+    basin_lines,
+    parse_basin,
+)
+from ..format.features import as_mapping, is_basinmap, to_stored
+from ..format.identifier import identifier_from_attributes
+from ..format.text import decode_lines, encode_lines
+from .hdf5 import open_for_reading, storage_errors
+from .whole_file import refuse_same_file, whole_file
+
+if TYPE_CHECKING:
+    from .writer import HDF5Writer
+
+__all__ = [
+    "copy_basins",
+    "create_with_basins",
+    "get_measurement_identifier",
+    "list_basins",
+    "store_basin",
+]
+
+
+def get_measurement_identifier(h5: h5py.Group) -> str | None:
+    """Identifier of the measurement in an open file.
+
+    Parameters
+    ----------
+    h5
+        The open file.
+
+    Returns
+    -------
+    str or None
+        "experiment:run identifier", or a UUID made of time, date and setup; None without them.
+    """
+    return identifier_from_attributes(h5.attrs)
+
+
+def list_basins(h5: h5py.File) -> list[tuple[str, Basin]]:
+    """Names and descriptions of the basins of an open file, internal ones first.
+
+    Raises
+    ------
+    BasinError
+        A description cannot be understood.
+    """
+    group = h5.get("basins")
+    if not isinstance(group, h5py.Group):
+        return []
+    found = [(key, _read_basin(group, key)) for key in group]
+    return sorted(found, key=lambda item: (item[1].type != "internal", item[1].name, item[0]))
+
+
+def _read_basin(group: h5py.Group, key: str) -> Basin:
+    where = f"basin '{key}' in '{group.file.filename}'"
+    dset = group.get(key)
+    if not isinstance(dset, h5py.Dataset) or dset.ndim > 1 or dset.dtype.kind not in "SO":
+        raise BasinError(f"{where}: expected a dataset of text lines")
+    if dset.size * max(1, dset.dtype.itemsize) > 64 * 1024**2:
+        raise BasinError(f"{where}: expected a text, got {dset.size} lines")
+    return parse_basin(np.atleast_1d(dset[()]).tolist(), where)
+
+
+@contextmanager
+def _undo_on_error(h5: h5py.File) -> Iterator[list[str]]:
+    """Remove the listed paths, last first, if the block raises."""
+    made: list[str] = []
+    try:
+        yield made
+    except BaseException:
+        for path in reversed(made):
+            if path in h5:
+                del h5[path]
+        raise
+
+
+def _reserve_mapping(events: h5py.Group, mapping: npt.NDArray[Any]) -> tuple[str, bool]:
+    """Name of the mapping feature, and whether it has to be written."""
+    for number in range(MAX_MAPPINGS):
+        name = f"basinmap{number}"
+        if name not in events:
+            return name, True
+        if np.array_equal(events[name][:], mapping):
+            return name, False
+    raise BasinError(
+        f"'{events.file.filename}': expected at most {MAX_MAPPINGS} different mappings, and all "
+        f"are used; copy the data of one basin into the file instead (nothing was written)"
+    )
+
+
+def store_basin(
+    writer: HDF5Writer,
+    *,
+    name: str,
+    paths: Sequence[str | Path] | str | Path | None,
+    features: Sequence[str] | None,
+    description: str | None,
+    mapping: npt.ArrayLike | None,
+    internal_data: Mapping[str, Any] | None,
+    identifier: str | None,
+    urls: Sequence[str] | None,
+    basin_format: str | None,
+    perishable: bool,
+) -> str:
+    """Check everything, then store mapping, internal data and description.
+
+    See `HDF5Writer.store_basin`.
+    """
+    what = f"basin '{name}'"
+    if isinstance(paths, (str, Path)):
+        paths = [paths]
+    given = [
+        key
+        for key, value in (("paths", paths), ("urls", urls), ("internal_data", internal_data))
+        if value is not None
+    ]
+    if len(given) != 1 or not locals()[given[0]]:
+        raise BasinError(
+            f"{what}: expected exactly one of `paths`, `urls` and `internal_data`, and not empty; "
+            f"got {given or 'none'}"
+        )
+    n_source = None
+    arrays: dict[str, Any] = {}
+    if internal_data is not None:
+        arrays, n_source = _check_internal(writer, what, internal_data, features, mapping)
+        if identifier is not None:
+            warnings.warn(
+                f"{what}: not storing identifier '{identifier}', internal basins have none",
+                stacklevel=3,
+            )
+    indices = None
+    if mapping is not None:
+        try:
+            indices = as_mapping(mapping, n_source, f"{what}: mapping")
+        except ValueError as exc:
+            raise BasinError(str(exc)) from exc
+    if internal_data is not None:
+        basin = Basin(name, "internal", "h5dataset", (BASIN_GROUP,), tuple(sorted(arrays)))
+    elif urls is not None:
+        basin = Basin(name, "remote", basin_format or "http", tuple(urls), dclab_form=True)
+    else:
+        basin = Basin(name, "file", "hdf5", tuple(os.fspath(path) for path in paths or ()))
+    if basin_format is not None and basin_format not in FORMATS[basin.type]:
+        raise BasinError(
+            f"{what}: expected a format of {sorted(FORMATS[basin.type])} for type "
+            f"'{basin.type}', got '{basin_format}'"
+        )
+    if basin.type != "internal":
+        basin = replace(
+            basin,
+            features=None if features is None else tuple(features),
+            identifier=identifier,
+            perishable=perishable,
+            dclab_form=basin.dclab_form or perishable,
+        )
+    return _put(writer, replace(basin, description=description), indices, arrays)
+
+
+def _check_internal(
+    writer: HDF5Writer,
+    what: str,
+    internal_data: Mapping[str, Any],
+    features: Sequence[str] | None,
+    mapping: npt.ArrayLike | None,
+) -> tuple[dict[str, Any], int]:
+    """Arrays of an internal basin, and the number of events that all of them have."""
+    if features is not None:
+        raise BasinError(f"{what}: `features` must be set to None when storing internal data")
+    if mapping is None:
+        raise BasinError(
+            f"{what}: expected a `mapping` with internal data, got None; pass, for each event, "
+            f"the index into the internal data"
+        )
+    existing = writer.h5.get(BASIN_GROUP, {})
+    arrays = {}
+    for feat, data in internal_data.items():
+        if feat in existing:
+            raise BasinError(f"{what}: Feature '{feat}' is already defined as an internal basin")
+        try:
+            # datasets are read when they are written, not here
+            arrays[feat] = data if isinstance(data, h5py.Dataset) else to_stored(feat, data)
+        except ValueError as exc:
+            raise BasinError(f"{what}: {exc}") from exc
+    return arrays, min(len(array) for array in arrays.values())
+
+
+def _put(
+    writer: HDF5Writer,
+    basin: Basin,
+    indices: npt.NDArray[Any] | None,
+    arrays: Mapping[str, Any],
+    text: str | None = None,
+) -> str:
+    """Write mapping, internal data and description; all or nothing."""
+    h5 = writer.h5
+    with storage_errors(writer.path, f"writing basin '{basin.name}'"), _undo_on_error(h5) as made:
+        if indices is not None:
+            name, is_new = _reserve_mapping(writer.events, indices)
+            if name != basin.mapping:
+                basin, text = basin.with_mapping(name), None
+            if is_new:
+                made.append(f"events/{name}")
+                writer.store_feature_chunk(name, indices)
+        for feat, data in arrays.items():
+            made.append(f"{BASIN_GROUP}/{feat}")
+            if isinstance(data, (h5py.Dataset, h5py.Group)):
+                target = h5.require_group(BASIN_GROUP)
+                h5py.h5o.copy(data.parent.id, _base_name(data), target.id, feat.encode())
+            else:
+                writer.store_feature_chunk(feat, data, group_name=BASIN_GROUP)
+        key, lines = basin_lines(text or basin.to_text())
+        basins = h5.require_group("basins")
+        if key not in basins:
+            made.append(f"basins/{key}")
+            kwds = {"chunks": True, **writer.ds_kwds}
+            basins.create_dataset(key, data=encode_lines(lines, f"basin '{basin.name}'"), **kwds)
+    return key
+
+
+def _base_name(item: h5py.Dataset | h5py.Group) -> bytes:
+    return str(item.name).rsplit("/", 1)[1].encode()
+
+
+def copy_basins(h5_src: h5py.File, h5_dst: h5py.File, internal_basins: bool = True) -> None:
+    """Copy basins with their mappings and internal data.
+
+    Mappings get the next free name in the output. A relative path that leads to a file from the
+    folder of the source, but not from that of the output, gets the absolute path beside it.
+
+    Parameters
+    ----------
+    h5_src
+        File whose basins are copied.
+    h5_dst
+        File that is open for writing.
+    internal_basins
+        Whether internal basins are copied.
+
+    Raises
+    ------
+    BasinError
+        A basin is not right, or does not fit; of that basin nothing was written.
+
+    Warns
+    -----
+    IgnoringBasinTypeWarning
+        A basin's type is not known.
+    """
+    from .writer import HDF5Writer  # noqa: PLC0415 - the writer itself uses this module
+
+    plans = []
+    for key, basin in list_basins(h5_src):
+        if basin.type not in FORMATS or basin.format not in FORMATS[basin.type]:
+            warnings.warn(
+                f"Ignored basin '{basin.name}' of type '{basin.type}', format '{basin.format}'",
+                IgnoringBasinTypeWarning,
+                stacklevel=2,
+            )
+        elif basin.type != "internal" or internal_basins:
+            plans.append(_plan_copy(h5_src, h5_dst, key, basin))
+    with HDF5Writer(h5_dst) as writer:
+        for basin, indices, arrays, text in plans:
+            _put(writer, basin, indices, arrays, text)
+
+
+def _plan_copy(
+    h5_src: h5py.File, h5_dst: h5py.File, key: str, basin: Basin
+) -> tuple[Basin, npt.NDArray[Any] | None, dict[str, Any], str | None]:
+    """Read and check what belongs to a basin of the source."""
+    what = f"basin '{basin.name}' of '{h5_src.filename}'"
+    arrays: dict[str, Any] = {}
+    n_source = None
+    if basin.type == "internal":
+        for feat in basin.features or ():
+            path = f"{basin.locations[0]}/{feat}"
+            if path not in h5_src:
+                raise BasinError(f"{what}: expected the data '{path}' in the file, got none")
+            arrays[feat] = h5_src[path]
+        if not arrays:
+            raise BasinError(f"{what}: expected the list of its features, got none")
+        existing = h5_dst.get(BASIN_GROUP, {})
+        if taken := [feat for feat in arrays if feat in existing]:
+            raise BasinError(
+                f"{what}: features {taken} are already defined as internal basin in "
+                f"'{h5_dst.filename}'"
+            )
+        if basin.format == "h5dataset":
+            n_source = min(len(array) for array in arrays.values())
+            if basin.mapping is None:
+                raise BasinError(f"{what}: expected a mapping for internal data, got none")
+    indices = None
+    if basin.mapping is not None:
+        path = f"events/{basin.mapping}"
+        if path not in h5_src:
+            raise BasinError(f"{what}: expected its mapping '{path}' in the file, got none")
+        try:
+            indices = as_mapping(h5_src[path][:], n_source, f"{what}: mapping")
+        except ValueError as exc:
+            raise BasinError(str(exc)) from exc
+    text: str | None = "\n".join(decode_lines(np.atleast_1d(h5_src["basins"][key][()]).tolist()))
+    locations = _reachable_locations(basin, Path(h5_src.filename), Path(h5_dst.filename))
+    if locations != basin.locations:
+        basin, text = replace(basin, locations=locations), None
+    return basin, indices, arrays, text
+
+
+def _reachable_locations(basin: Basin, source: Path, target: Path) -> tuple[str, ...]:
+    """Paths of a file basin, with absolute ones where the relative ones lead nowhere."""
+    if basin.type != "file" or source.resolve().parent == target.resolve().parent:
+        return basin.locations
+    locations = list(basin.locations)
+    for location in basin.locations:
+        path = Path(location)
+        from_source = source.resolve().parent / path
+        if path.is_absolute() or not from_source.exists():
+            continue
+        absolute = str(from_source.resolve())
+        if not (target.resolve().parent / path).exists() and absolute not in locations:
+            locations.append(absolute)
+    return tuple(locations)
+
+
+def create_with_basins(
+    path_out: str | Path,
+    basin_paths: Sequence[str | Path] | Sequence[Sequence[str | Path]],
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Create a file that refers to other recordings.
+
+    Metadata, logs and tables of the basins are copied (the first one that has a key wins), and so
+    are the basins of the basins.
+
+    Parameters
+    ----------
+    path_out
+        The file to create; it appears when it is complete.
+    basin_paths
+        One path per basin, or one list of paths per basin (for instance relative and absolute).
+        Relative paths are relative to the folder of `path_out`.
+    overwrite
+        Whether to replace an existing file.
+
+    Raises
+    ------
+    UsageError
+        `path_out` is one of the basins.
+    StorageError
+        The output exists already, or the disk refuses.
+
+    Warns
+    -----
+    CreatingFileWithoutBasinWarning
+        `basin_paths` is empty.
+    """
+    from .copying import copy_metadata  # noqa: PLC0415 - copying uses the writer
+    from .writer import HDF5Writer  # noqa: PLC0415
+
+    path_out = Path(path_out)
+    if not basin_paths:
+        warnings.warn(
+            f"'{path_out}' is created without any basin: `basin_paths` is empty",
+            CreatingFileWithoutBasinWarning,
+            stacklevel=2,
+        )
+    groups = [[item] if isinstance(item, (str, Path)) else list(item) for item in basin_paths]
+    folder = path_out.parent
+    refuse_same_file(path_out, [folder / path for group in groups for path in group])
+    with whole_file(path_out, overwrite=overwrite) as temporary:
+        with HDF5Writer(temporary, mode="x") as writer:
+            for locations in groups:
+                found = next((folder / p for p in locations if (folder / p).exists()), None)
+                features, identifier, name = None, None, str(locations[0])
+                if found is not None:
+                    with open_for_reading(found) as h5:
+                        copy_metadata(h5_src=h5, h5_dst=writer.h5)
+                        copy_basins(h5_src=h5, h5_dst=writer.h5, internal_basins=False)
+                        features = _provided_features(h5)
+                        identifier = get_measurement_identifier(h5)
+                    name = found.name
+                writer.store_basin(
+                    name=name,
+                    paths=locations,
+                    features=features,
+                    description=f"Created by dcwrite {__version__}",
+                    identifier=identifier,
+                )
+
+
+def _provided_features(h5: h5py.File) -> list[str]:
+    """Features that a file provides as a basin: its own and those of its internal basins."""
+    names = {*h5.get("events", {}), *h5.get(BASIN_GROUP, {})}
+    return sorted(name for name in names if not is_basinmap(name))

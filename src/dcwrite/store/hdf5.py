@@ -1,0 +1,177 @@
+"""HDF5 as this house uses it: opening, errors, low-level reads of a dataset's make-up.
+
+Alone here: how files are opened (version bounds, chunk cache), how HDF5's errors become ours, and
+the registration of the filter plugins. Invariant: an error of the disk leaves here as
+`StorageError` with its errno, a file that is no HDF5 file as `DamagedFileError`.
+"""
+
+from __future__ import annotations
+
+import errno as errno_codes
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import h5py
+import hdf5plugin  # noqa: F401 - registers the Zstandard filter with HDF5
+
+from ..errors import DamagedFileError, DCWriteError, StorageError, UsageError
+
+__all__ = [
+    "CHUNK_CACHE",
+    "LIBVER",
+    "dataset_filters",
+    "datasets_of",
+    "identity",
+    "open_for_reading",
+    "open_for_writing",
+    "storage_errors",
+]
+
+#: Lower bound 1.10: the chunk index for growing datasets and SWMR; not "latest", with which HDF5
+#: 2.0 may use structures that programs with HDF5 1.14 cannot read (docs/decisions).
+LIBVER: Final = ("v110", "latest")
+#: A chunk cache that holds the unfinished chunk of every feature.
+CHUNK_CACHE: Final = {"rdcc_nbytes": 10 * 1024**2, "rdcc_nslots": 1009, "rdcc_w0": 1.0}
+
+_ERRNO = re.compile(r"errno = (\d+)")
+
+
+def _errno_of(exc: BaseException) -> int | None:
+    """The errno, also where HDF5 only prints it into its message."""
+    if isinstance(exc, OSError) and exc.errno:
+        return exc.errno
+    found = _ERRNO.search(str(exc))
+    return int(found.group(1)) if found else None
+
+
+@contextmanager
+def storage_errors(path: str | os.PathLike[str], doing: str) -> Iterator[None]:
+    """Turn errors of HDF5 and of the disk into ours.
+
+    Parameters
+    ----------
+    path
+        File that is worked on.
+    doing
+        What is being done, for the message.
+    """
+    try:
+        yield
+    except DCWriteError:
+        raise
+    except (OSError, RuntimeError) as exc:
+        code = _errno_of(exc)
+        reason = os.strerror(code) if code else str(exc)
+        raise StorageError(
+            code or errno_codes.EIO, f"{doing} failed: {reason}", os.fspath(path)
+        ) from exc
+
+
+def open_for_writing(path: str | os.PathLike[str], mode: str) -> h5py.File:
+    """Open or create a file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    mode
+        a: open or create; r+: open; x or w-: create; w: create, an existing file is unlinked
+        first (and not truncated: another process may hold it open).
+
+    Raises
+    ------
+    StorageError
+        The disk refuses, or another process holds the file.
+    DamagedFileError
+        The file exists and is no HDF5 file.
+    """
+    path = Path(path)
+    if mode == "w":
+        with storage_errors(path, "replacing the file"):
+            path.unlink(missing_ok=True)
+        mode = "x"
+    elif mode not in {"a", "r+", "x", "w-"}:
+        raise UsageError(
+            f"'{path}': expected mode 'a', 'r+', 'x', 'w-' or 'w' for writing, got {mode!r}"
+        )
+    if mode in {"a", "r+"}:
+        _require_hdf5(path)
+    with storage_errors(path, f"opening the file in mode '{mode}'"):
+        return h5py.File(path, mode=mode, libver=LIBVER, **CHUNK_CACHE)
+
+
+def open_for_reading(path: str | os.PathLike[str]) -> h5py.File:
+    """Open a file read-only.
+
+    Raises
+    ------
+    StorageError
+        It is not there, or cannot be read.
+    DamagedFileError
+        It is no HDF5 file, or HDF5 cannot make sense of it.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise StorageError(
+            errno_codes.ENOENT, os.strerror(errno_codes.ENOENT), os.fspath(path)
+        )
+    if not path.is_file():
+        # never open devices, pipes or folders: some block for ever
+        raise StorageError(errno_codes.EINVAL, "expected a regular file", os.fspath(path))
+    _require_hdf5(path)
+    try:
+        return h5py.File(path, mode="r", libver=LIBVER)
+    except (OSError, RuntimeError, KeyError) as exc:
+        code = _errno_of(exc)
+        if code:
+            raise StorageError(code, f"opening failed: {os.strerror(code)}", str(path)) from exc
+        raise DamagedFileError(
+            f"'{path}': HDF5 cannot open the file ({exc}); it was not closed by its writer, or "
+            f"is damaged"
+        ) from exc
+
+
+def _require_hdf5(path: Path) -> None:
+    with storage_errors(path, "opening the file"):
+        if path.is_file() and path.stat().st_size and not h5py.is_hdf5(path):
+            raise DamagedFileError(
+                f"'{path}': expected an HDF5 file, got {path.stat().st_size} bytes without an "
+                f"HDF5 signature; the file was not touched"
+            )
+
+
+def identity(group: h5py.Group, name: str) -> tuple[int, int] | None:
+    """What a name in a group refers to: file number and object address; None: nothing."""
+    try:
+        info = h5py.h5o.get_info(group.id, name.encode())
+    except KeyError:
+        return None
+    return info.fileno, info.addr
+
+
+def dataset_filters(dset: h5py.Dataset) -> list[tuple[int, tuple[int, ...]]]:
+    """Filter numbers and parameters, in the order in which they are applied."""
+    plist = dset.id.get_create_plist()
+    filters = []
+    for number in range(plist.get_nfilters()):
+        code, _flags, values, _name = plist.get_filter(number)
+        filters.append((code, tuple(values)))
+    return filters
+
+
+def datasets_of(group: h5py.Group) -> dict[str, h5py.Dataset]:
+    """All features of a group of events that are datasets, "trace/..." included, contours not."""
+    found: dict[str, Any] = {}
+    for name in group:
+        item = group.get(name)
+        if isinstance(item, h5py.Dataset):
+            found[name] = item
+        elif isinstance(item, h5py.Group) and name == "trace":
+            found.update(
+                {f"{name}/{sub}": item[sub] for sub in item if isinstance(item[sub], h5py.Dataset)}
+            )
+    return found

@@ -1,0 +1,1 @@
+"""Events in motion: order restored, batches formed, handed to the store."""

@@ -1,0 +1,261 @@
+"""Collector: takes frames from a queue as they come, and hands on batches in order.
+
+Alone here: waiting, the end of the recording, aborts and stalls. It is neither a thread nor a
+process; those hold one. Invariant: a batch is handed on only when all its frames are there; an
+error hands on all frames that came before the one at fault, and nothing of that one.
+"""
+
+from __future__ import annotations
+
+import collections
+import queue
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import AbortedError, DCWriteError, EventError, StallError, UsageError
+from ..format.features import FRAME_INFO_FEATURES
+from .stash import EventStash, Schema
+
+__all__ = ["Batch", "Collector"]
+
+#: The longest time until an abort, an error of the writer, or frames without events are noticed;
+#: items in the queue wake at once.
+TICK_S: Final = 0.1
+#: Frame numbers that a message lists.
+LISTED_FRAMES: Final = 20
+
+
+class Batch(Protocol):
+    """What takes the batches: features in order, number of events, number of frames."""
+
+    def __call__(self, events: dict[str, Any], n_events: int, n_frames: int, /) -> None:
+        """Take one batch."""
+
+
+class Collector:
+    """Brings frames into order.
+
+    Parameters
+    ----------
+    event_queue
+        Has ``get(timeout=)`` that gives ``(frame_index, events)`` or raises ``queue.Empty``.
+    feat_nevents
+        Number of events per frame, shape (frames,); -1: not known yet. Shared with those who fill
+        the queue.
+    write_threshold
+        Frames per batch.
+    put_batch
+        Takes the batches.
+    check
+        Called at least every 0.1 s; raises to end the collecting (abort, dead writer).
+    stall_timeout
+        Seconds without any news after which the missing frames are an error; None: wait.
+    frame_info
+        Whether to add the features "index_unmapped" and "nevents".
+
+    Raises
+    ------
+    UsageError
+        `write_threshold` is not a positive integer.
+    """
+
+    def __init__(
+        self,
+        event_queue: Any,
+        feat_nevents: Sequence[int],
+        *,
+        write_threshold: int,
+        put_batch: Batch,
+        check: Callable[[], None],
+        stall_timeout: float | None = None,
+        frame_info: bool = True,
+    ) -> None:
+        if isinstance(write_threshold, bool) or int(write_threshold) != write_threshold:
+            raise UsageError(f"write_threshold: expected an integer, got {write_threshold!r}")
+        if write_threshold < 1:
+            raise UsageError(
+                f"write_threshold: expected at least 1 frame per batch, got {write_threshold}"
+            )
+        self._queue = event_queue
+        self._feat_nevents = feat_nevents
+        self._n_frames = len(feat_nevents)
+        self._threshold = int(write_threshold)
+        self._put_batch = put_batch
+        self._check = check
+        self._stall_timeout = stall_timeout
+        self._frame_info = frame_info
+        self._schema = Schema()
+        #: frames of later batches
+        self._early: dict[int, Any] = {}
+        self._next_frame = 0
+        self._stash: EventStash | None = None
+
+    def run(self, buffer: collections.deque[Any] | None = None) -> None:
+        """Collect all frames.
+
+        Parameters
+        ----------
+        buffer
+            Items that were taken from the queue before; it is emptied.
+
+        Raises
+        ------
+        EventError
+            A frame does not fit.
+        StallError
+            Frames did not come within `stall_timeout`.
+        DCWriteError
+            What `check` raised.
+        """
+        try:
+            for item in _drain(buffer):
+                self._receive(item)
+            while self._next_frame < self._n_frames:
+                self._collect_batch()
+            self._refuse_rest()
+        except DCWriteError:
+            self._save_leading()
+            raise
+
+    def _collect_batch(self) -> None:
+        first = self._next_frame
+        counts = self._wait_for_counts(first)
+        stash = self._stash = EventStash(first, counts, schema=self._schema)
+        # the list, not the frames of the batch: there may be far fewer early frames
+        for frame in sorted(f for f in self._early if f < first + len(counts)):
+            stash.add_events(frame, self._early.pop(frame))
+        last_news = time.monotonic()
+        while not stash.is_complete():
+            if self._receive_next():
+                last_news = time.monotonic()
+            else:
+                self._refuse_stall(last_news, stash.missing_frames)
+        self._hand_on(stash.events, stash, stash.num_frames)
+        self._stash = None
+        self._next_frame = first + len(counts)
+
+    def _wait_for_counts(self, first: int) -> npt.NDArray[Any]:
+        """Counts of the next batch; frames that come in the meantime are kept."""
+        last_news = time.monotonic()
+        n_unknown = -1
+        while True:
+            counts = np.array(self._feat_nevents[first : first + self._threshold])
+            unknown = counts < 0
+            if not unknown.any():
+                return counts
+            if int(unknown.sum()) != n_unknown:
+                n_unknown = int(unknown.sum())
+                last_news = time.monotonic()
+            if self._receive_next():
+                last_news = time.monotonic()
+            else:
+                missing = (np.flatnonzero(unknown) + first).tolist()
+                self._refuse_stall(last_news, lambda frames=missing: frames)
+
+    def _receive_next(self) -> bool:
+        """Take one item; False: none came within a tick."""
+        self._check()
+        try:
+            item = self._queue.get(timeout=TICK_S)
+        except queue.Empty:
+            return False
+        self._receive(item)
+        return True
+
+    def _receive(self, item: Any) -> None:
+        frame, events = self._unpack(item)
+        if frame < self._next_frame or (not events and self._feat_nevents[frame] == 0):
+            if events:
+                raise EventError(
+                    f"frame {frame}: expected each frame once, got it again after it was written"
+                )
+            return
+        if events and self._frame_info and (taken := events.keys() & set(FRAME_INFO_FEATURES)):
+            raise EventError(
+                f"frame {frame}: expected features without {sorted(taken)}, which the writer "
+                f"adds; leave them out or pass frame_info=False"
+            )
+        stash = self._stash
+        if stash is not None and frame < stash.index_offset + stash.num_frames:
+            stash.add_events(frame, events)
+        elif frame in self._early and (events or self._early[frame]):
+            raise EventError(
+                f"frame {frame}: expected each frame once, got it again; the events that came "
+                f"first were kept"
+            )
+        else:
+            self._early[frame] = events
+
+    def _unpack(self, item: Any) -> tuple[int, Any]:
+        try:
+            index, events = item
+            frame = int(index)
+            is_integer = frame == index and not isinstance(index, (bool, str))
+        except (TypeError, ValueError):
+            is_integer = False
+        if not is_integer:
+            raise EventError(
+                f"event queue: expected items (frame_index, events), got {str(item)[:80]!r}"
+            )
+        if not 0 <= frame < self._n_frames:
+            raise EventError(
+                f"frame {frame}: expected a frame index from 0 to {self._n_frames - 1} "
+                f"(feat_nevents has {self._n_frames} frames), got {frame}"
+            )
+        return frame, events
+
+    def _hand_on(self, events: dict[str, Any], stash: EventStash, n_frames: int) -> None:
+        n_events = int(stash.nev_idx[n_frames - 1]) if n_frames else 0
+        batch = dict(events)
+        if self._frame_info:
+            indices = stash.indices_for_data[:n_events]
+            counts = np.asarray(stash.feat_nevents)
+            batch["index_unmapped"] = indices
+            batch["nevents"] = counts[indices - stash.index_offset]
+        self._put_batch(batch, n_events, n_frames)
+
+    def _save_leading(self) -> None:
+        """After an error: hand on the frames before the first one that is missing."""
+        stash = self._stash
+        if stash is None:
+            counts = np.array(
+                self._feat_nevents[self._next_frame : self._next_frame + self._threshold]
+            )
+            known = int(np.argmax(counts < 0)) if (counts < 0).any() else len(counts)
+            stash = EventStash(self._next_frame, counts[:known], schema=self._schema)
+            with suppress(EventError):
+                for frame in sorted(f for f in self._early if f < self._next_frame + known):
+                    stash.add_events(frame, self._early.pop(frame))
+        n_frames, events = stash.take_leading()
+        if n_frames:
+            self._hand_on(events, stash, n_frames)
+
+    def _refuse_stall(self, last_news: float, missing: Callable[[], list[int]]) -> None:
+        if self._stall_timeout is None or time.monotonic() - last_news < self._stall_timeout:
+            return
+        frames = missing()
+        listed = ", ".join(map(str, frames[:LISTED_FRAMES]))
+        more = f" and {len(frames) - LISTED_FRAMES} more" if len(frames) > LISTED_FRAMES else ""
+        raise StallError(
+            f"no news for {self._stall_timeout} s (stall_timeout) and still missing frames "
+            f"{listed}{more}; look for the worker that had them (what came before was written)",
+            frames,
+        )
+
+    def _refuse_rest(self) -> None:
+        """What is left in the queue may only be frames without events."""
+        while True:
+            try:
+                self._receive(self._queue.get(timeout=0))
+            except (queue.Empty, OSError, ValueError, AbortedError):
+                return
+
+
+def _drain(buffer: collections.deque[Any] | None) -> Iterable[Any]:
+    while buffer:
+        yield buffer.popleft()

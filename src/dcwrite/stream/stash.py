@@ -1,0 +1,303 @@
+"""EventStash: the events of a range of frames, brought into the order of the frames.
+
+Alone here: which rows of a batch belong to which frame, and what a frame must bring. Pure: no
+I/O, no waiting. Invariant: `events` holds a frame's rows either all or not at all; the arrays do
+not depend on the order in which frames arrive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import EventError
+from ..format.features import (
+    as_item_arrays,
+    cast_lossless,
+    flatten_group_features,
+    is_contour,
+    mask_to_stored,
+    require_item_shape,
+)
+
+__all__ = ["EventStash", "Schema"]
+
+AnyArray = npt.NDArray[Any]
+
+
+class Schema:
+    """Features that every frame brings, with the shape of one event each.
+
+    The first frame with events sets it; all later ones have to agree.
+    """
+
+    def __init__(self) -> None:
+        self.item_shapes: dict[str, tuple[int, ...]] = {}
+        self.frame: int | None = None
+
+    def check(self, frame: int, arrays: Mapping[str, Any]) -> None:
+        """Compare a frame's features with the schema, or set it.
+
+        Raises
+        ------
+        EventError
+            Features are missing, unexpected, or of another shape.
+        """
+        if self.frame is None:
+            self.frame = frame
+            self.item_shapes = {
+                feat: () if is_contour(feat) else value.shape[1:] for feat, value in arrays.items()
+            }
+            return
+        if arrays.keys() != self.item_shapes.keys():
+            missing = sorted(self.item_shapes.keys() - arrays.keys())
+            unexpected = sorted(arrays.keys() - self.item_shapes.keys())
+            raise EventError(
+                f"frame {frame}: expected the features of frame {self.frame}, got "
+                f"missing features {missing}, unexpected features {unexpected}; every frame with "
+                f"events has to bring the same features"
+            )
+        for feat, item_shape in self.item_shapes.items():
+            if not is_contour(feat) and arrays[feat].shape[1:] != item_shape:
+                require_item_shape(feat, arrays[feat].shape[1:], item_shape, f", frame {frame}")
+
+
+class EventStash:
+    """Sort events of several frames into arrays.
+
+    Parameters
+    ----------
+    index_offset
+        Index of the first frame.
+    feat_nevents
+        Number of events of each frame, shape (frames,).
+    schema
+        Features and shapes that frames before this range had; it is completed here.
+
+    Attributes
+    ----------
+    events : dict
+        Feature names to arrays of shape (size, ...), filled as frames arrive; "contour": a list.
+    feat_nevents : sequence of int
+        As given.
+    nev_idx : ndarray, shape (frames,)
+        Cumulative number of events.
+    size : int
+        Number of events of all frames.
+    num_frames : int
+        Number of frames.
+    index_offset : int
+        As given.
+    indices_for_data : ndarray of uint32, shape (size,)
+        For each event the index of its frame.
+
+    Raises
+    ------
+    EventError
+        A count is negative or no integer.
+    """
+
+    def __init__(
+        self, index_offset: int, feat_nevents: Sequence[int], *, schema: Schema | None = None
+    ) -> None:
+        counts = np.asarray(feat_nevents)
+        if counts.ndim != 1 or (counts.size and counts.dtype.kind not in "iu"):
+            raise EventError(
+                f"feat_nevents: expected one integer per frame, got shape {counts.shape} and "
+                f"dtype {counts.dtype}"
+            )
+        counts = counts.astype(np.int64)
+        if counts.size and counts.min() < 0:
+            frame = index_offset + int(np.argmin(counts))
+            raise EventError(
+                f"feat_nevents, frame {frame}: expected 0 or more events, got {counts.min()} "
+                f"(-1: the frame was not processed yet)"
+            )
+        self.events: dict[str, Any] = {}
+        self.feat_nevents = feat_nevents
+        self.nev_idx = np.cumsum(counts)
+        self.size = int(counts.sum())
+        self.num_frames = len(counts)
+        self.index_offset = index_offset
+        frames = np.arange(index_offset, index_offset + self.num_frames, dtype=np.uint32)
+        self.indices_for_data: npt.NDArray[np.uint32] = np.repeat(frames, counts)
+        self._counts: list[int] = counts.tolist()
+        self._stops: list[int] = self.nev_idx.tolist()
+        #: frames that have brought their events, or have none to bring
+        self._tracker: npt.NDArray[np.bool_] = counts == 0
+        self._n_missing = int(self.num_frames - self._tracker.sum())
+        #: rows whose dtype is not that of the array: feature -> [(frame, slice, rows)]
+        self._other_dtypes: dict[str, list[tuple[int, slice, AnyArray]]] = {}
+        self._schema = Schema() if schema is None else schema
+
+    def is_complete(self) -> bool:
+        """Whether the events of all frames have been added."""
+        return self._n_missing == 0
+
+    def missing_frames(self) -> list[int]:
+        """Indices of the frames whose events have not been added."""
+        return (np.flatnonzero(~self._tracker) + self.index_offset).tolist()
+
+    def add_events(self, index: int, events: Mapping[str, Any] | None) -> None:
+        """Add the events of one frame.
+
+        Parameters
+        ----------
+        index
+            Index of the frame.
+        events
+            Feature names to arrays whose first axis is the event; None for a frame without
+            events, which need not be added at all.
+
+        Raises
+        ------
+        EventError
+            The frame is outside the range or was added before, or its events do not fit; nothing
+            of it was added.
+        """
+        frame = index - self.index_offset
+        if not 0 <= frame < self.num_frames:
+            raise EventError(
+                f"frame {index}: expected a frame from {self.index_offset} to "
+                f"{self.index_offset + self.num_frames - 1}, got one outside this range"
+            )
+        n_events = self._counts[frame]
+        arrays = self._check(index, n_events, events)
+        if not n_events:
+            return
+        if self._tracker[frame]:
+            raise EventError(
+                f"frame {index}: expected each frame once, got it again; the events that came "
+                f"first were kept"
+            )
+        self._schema.check(index, arrays)
+        stop = self._stops[frame]
+        rows = slice(stop - n_events, stop)
+        for feat, data in arrays.items():
+            self._place(feat, frame, rows, data)
+        self._tracker[frame] = True
+        self._n_missing -= 1
+        if self._n_missing == 0 and self._other_dtypes:
+            self._unify_dtypes(self.num_frames)
+
+    def require_feature(self, feat: str, sample_data: npt.ArrayLike) -> AnyArray:
+        """Array of a feature; created where it does not exist.
+
+        Parameters
+        ----------
+        feat
+            Feature name.
+        sample_data
+            One event; gives shape and dtype.
+
+        Returns
+        -------
+        ndarray, shape (size, ...)
+        """
+        if feat not in self.events:
+            sample = np.asarray(sample_data)
+            self.events[feat] = np.zeros((self.size, *sample.shape), dtype=sample.dtype)
+        array: AnyArray = self.events[feat]
+        return array
+
+    def take_leading(self) -> tuple[int, dict[str, Any]]:
+        """Events of the frames before the first missing one, to save what came before an error.
+
+        Returns
+        -------
+        n_frames
+            Number of frames.
+        events
+            Feature names to arrays of their events.
+        """
+        n_frames = int(np.argmin(self._tracker)) if self._n_missing else self.num_frames
+        while n_frames:
+            try:
+                self._unify_dtypes(n_frames)
+                break
+            except EventError:
+                # stop before the first frame that does not fit
+                n_frames = min(f for rows in self._other_dtypes.values() for f, _, _ in rows)
+        n_events = self._stops[n_frames - 1] if n_frames else 0
+        return n_frames, {feat: array[:n_events] for feat, array in self.events.items()}
+
+    def _check(
+        self, index: int, n_events: int, events: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """Arrays of a frame, each with the announced number of events."""
+        if events is not None and not isinstance(events, Mapping):
+            raise EventError(
+                f"frame {index}: expected a dict of arrays or None, got {type(events).__name__}"
+            )
+        arrays: dict[str, Any] = {}
+        for feat, value in flatten_group_features(events or {}).items():
+            if is_contour(feat):
+                data: Any = as_item_arrays(feat, value)
+            else:
+                data = value if isinstance(value, np.ndarray) else np.asarray(value)
+                if data.ndim == 0 or data.dtype.kind not in "biuf":
+                    raise EventError(
+                        f"frame {index}, feature '{feat}': expected a numeric array whose first "
+                        f"axis is the event, got shape {data.shape} and dtype {data.dtype}"
+                    )
+                if feat == "mask" and data.dtype != np.bool_:
+                    data = mask_to_stored(data, f"{feat}', frame '{index}")
+            if len(data) != n_events:
+                raise EventError(
+                    f"frame {index}, feature '{feat}': expected {n_events} events (feat_nevents), "
+                    f"got {len(data)}; set feat_nevents before the events are put"
+                )
+            arrays[feat] = data
+        if n_events and not arrays:
+            raise EventError(
+                f"frame {index}: expected {n_events} events (feat_nevents), got none; set "
+                f"feat_nevents to 0 for a frame without events"
+            )
+        return arrays
+
+    def _place(self, feat: str, frame: int, rows: slice, data: Any) -> None:
+        array = self.events.get(feat)
+        if is_contour(feat):
+            if array is None:
+                array = self.events[feat] = [None] * self.size
+            array[rows] = data
+            return
+        if array is None:
+            array = np.zeros((self.size, *data.shape[1:]), dtype=data.dtype)
+            self.events[feat] = array
+        if array.dtype == data.dtype:
+            array[rows] = data
+        else:
+            self._other_dtypes.setdefault(feat, []).append((frame, rows, data.copy()))
+
+    def _unify_dtypes(self, n_frames: int) -> None:
+        """Give each feature the dtype of its first frame, if no value changes by it.
+
+        Only frames before `n_frames` are looked at.
+        """
+        for feat, found in list(self._other_dtypes.items()):
+            others = sorted((item for item in found if item[0] < n_frames), key=lambda x: x[0])
+            if not others:
+                continue
+            array: AnyArray = self.events[feat]
+            has_events = np.asarray(self._counts[:n_frames]) > 0
+            first = int(np.argmax(has_events))
+            dtype = others[0][2].dtype if others[0][0] == first else array.dtype
+            if feat == "mask":
+                array, dtype = mask_to_stored(array), np.dtype(np.uint8)
+            elif dtype != array.dtype:
+                where = f", frames from {self.index_offset + first}"
+                array = cast_lossless(array, dtype, feat, where)
+            else:
+                array = array.copy()
+            for frame, rows, data in others:
+                where = f", frame {self.index_offset + frame}"
+                stored = mask_to_stored(data) if feat == "mask" else data
+                array[rows] = cast_lossless(stored, dtype, feat, where)
+            self.events[feat] = array
+            self._other_dtypes[feat] = [item for item in found if item[0] >= n_frames]
+            if not self._other_dtypes[feat]:
+                del self._other_dtypes[feat]

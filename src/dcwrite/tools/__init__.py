@@ -1,0 +1,1 @@
+"""Whole-file jobs on recordings, built from the rooms below."""

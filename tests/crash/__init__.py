@@ -1,0 +1,1 @@
+"""Tests of what is left after a kill, a full disk or a failed call."""

@@ -1,0 +1,1 @@
+"""Tests in which dclab and dcnum read and check what we write."""
