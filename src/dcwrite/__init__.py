@@ -20,6 +20,7 @@ from .errors import (
     RecordingError,
     StallError,
     StorageError,
+    UnsupportedFeatureError,
     UsageError,
     WriterDiedError,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "DataError",
     "EventError",
     "FeatureNotFoundError",
+    "UnsupportedFeatureError",
     "MetadataError",
     "BasinError",
     "RecordingError",

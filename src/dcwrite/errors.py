@@ -24,6 +24,7 @@ __all__ = [
     "RecordingError",
     "StallError",
     "StorageError",
+    "UnsupportedFeatureError",
     "UsageError",
     "WriterDiedError",
 ]
@@ -58,6 +59,10 @@ class FeatureNotFoundError(DataError, KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class UnsupportedFeatureError(DataError, NotImplementedError):
+    """A feature is of a kind that cannot be handled."""
 
 
 class UsageError(DCWriteError, RuntimeError):

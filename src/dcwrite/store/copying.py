@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._version import __version__
-from ..errors import EventError, FeatureNotFoundError
+from ..errors import EventError, FeatureNotFoundError, UnsupportedFeatureError
 from ..format.compression import set_default_filter_kwargs
 from ..format.features import as_mapping, mask_to_stored
 from ..format.identifier import as_text
@@ -121,7 +121,7 @@ def _mapping_for(
 ) -> AnyArray | None:
     """The mapping, checked against a feature; None: copy as it is."""
     if isinstance(item, h5py.Group) and feat not in {"trace", "contour"}:
-        raise EventError(
+        raise UnsupportedFeatureError(
             f"feature '{feat}': only dataset-based features are supported, and the groups 'trace' "
             f"and 'contour'; got a group"
         )
