@@ -27,6 +27,9 @@ from .errors import (
 from .format.compression import Compression, set_default_filter_kwargs
 from .store.basins import copy_basins, create_with_basins, get_measurement_identifier
 from .store.copying import copy_features, copy_metadata
+from .store.describe import Description, FeatureInfo, describe
+from .store.recording import BasinStatus, Feature, Recording
+from .store.verify import Finding, Report, verify
 from .store.writer import HDF5Writer
 from .stream.chunk_writer import ChunkWriter
 from .stream.queue_writer import QueueWriterProcess, QueueWriterThread
@@ -49,6 +52,16 @@ __all__ = [
     "copy_basins",
     "create_with_basins",
     "get_measurement_identifier",
+    # reading and checking
+    "Recording",
+    "Feature",
+    "BasinStatus",
+    "describe",
+    "Description",
+    "FeatureInfo",
+    "verify",
+    "Report",
+    "Finding",
     # what goes wrong
     "DCWriteError",
     "DataError",

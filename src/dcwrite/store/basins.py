@@ -46,6 +46,7 @@ __all__ = [
     "create_with_basins",
     "get_measurement_identifier",
     "list_basins",
+    "scan_basins",
     "store_basin",
 ]
 
@@ -74,11 +75,32 @@ def list_basins(h5: h5py.File) -> list[tuple[str, Basin]]:
     BasinError
         A description cannot be understood.
     """
+    found = []
+    for key, basin in scan_basins(h5):
+        if isinstance(basin, BasinError):
+            raise basin
+        found.append((key, basin))
+    return found
+
+
+def scan_basins(h5: h5py.File) -> list[tuple[str, Basin | BasinError]]:
+    """As `list_basins`, with the error in place of a description that is not right."""
     group = h5.get("basins")
-    if not isinstance(group, h5py.Group):
-        return []
-    found = [(key, _read_basin(group, key)) for key in group]
-    return sorted(found, key=lambda item: (item[1].type != "internal", item[1].name, item[0]))
+    found: list[tuple[str, Basin | BasinError]] = []
+    for key in group if isinstance(group, h5py.Group) else ():
+        try:
+            found.append((key, _read_basin(group, key)))
+        except BasinError as exc:
+            found.append((key, exc))
+    return sorted(found, key=_search_order)
+
+
+def _search_order(item: tuple[str, Basin | BasinError]) -> tuple[bool, str, str]:
+    """Internal basins are searched first, then by name."""
+    key, basin = item
+    if isinstance(basin, BasinError):
+        return True, "", key
+    return basin.type != "internal", basin.name, key
 
 
 def _read_basin(group: h5py.Group, key: str) -> Basin:
