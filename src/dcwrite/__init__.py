@@ -35,7 +35,7 @@ from .stream.chunk_writer import ChunkWriter
 from .stream.queue_writer import QueueWriterProcess, QueueWriterThread
 from .stream.stash import EventStash
 
-__all__ = [
+__all__ = [  # noqa: RUF022 - grouped as users meet them
     "__version__",
     # writing a file
     "HDF5Writer",

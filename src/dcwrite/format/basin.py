@@ -163,8 +163,10 @@ def parse_basin(lines: Iterable[bytes | str], where: str = "basin") -> Basin:
     if not locations and kind in FORMATS:
         raise BasinError(f"{where}: expected at least one location, got none")
     mapping = data.get("mapping")
-    if mapping is not None and mapping != "same" and not (
-        isinstance(mapping, str) and _MAPPING_NAME.match(mapping)
+    if (
+        mapping is not None
+        and mapping != "same"
+        and not (isinstance(mapping, str) and _MAPPING_NAME.match(mapping))
     ):
         raise BasinError(
             f"{where}: expected mapping 'same' or 'basinmap0' to 'basinmap9', got {mapping!r}"

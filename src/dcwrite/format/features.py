@@ -52,9 +52,7 @@ FORCED_DTYPES: Final[Mapping[str, str]] = {
 GROUP_FEATURES: Final = frozenset({"contour", "trace"})
 
 #: Names of datasets in the group "trace" (dclab's ``definitions.FLUOR_TRACES``).
-TRACE_NAMES: Final = tuple(
-    f"fl{ii}_{what}" for ii in (1, 2, 3) for what in ("median", "raw")
-)
+TRACE_NAMES: Final = tuple(f"fl{ii}_{what}" for ii in (1, 2, 3) for what in ("median", "raw"))
 
 #: Features that the queue writers add beside those of the events.
 FRAME_INFO_FEATURES: Final = ("index_unmapped", "nevents")
@@ -100,7 +98,7 @@ def check_feature_name(feat: str) -> None:
 
 
 def flatten_group_features(events: Mapping[str, Any]) -> dict[str, Any]:
-    """Give every dataset a key of its own: ``{"trace": {"fl1_raw": a}}`` to ``{"trace/fl1_raw": a}``.
+    """Give every dataset a key of its own: {"trace": {"fl1_raw": a}} to {"trace/fl1_raw": a}.
 
     Parameters
     ----------
@@ -163,7 +161,7 @@ def mask_to_stored(data: AnyArray, feat: str = "mask") -> npt.NDArray[np.uint8]:
     low, high = data.min(), data.max()
     if low >= 0 and high <= 1:
         return data.astype(np.uint8) * np.uint8(255)
-    if low >= 0 and high == 255:  # noqa: PLR2004 - the stored value of "inside"
+    if low >= 0 and high == 255:
         stored = data.astype(np.uint8, copy=False)
         # 255 wraps to 0 and 0 becomes 1: one pass tells whether anything else is there
         if (stored + np.uint8(1)).max() <= 1:
@@ -283,7 +281,9 @@ def require_item_shape(
         )
 
 
-def as_mapping(mapping: Any, n_source: int | None = None, what: str = "mapping") -> npt.NDArray[Any]:
+def as_mapping(
+    mapping: Any, n_source: int | None = None, what: str = "mapping"
+) -> npt.NDArray[Any]:
     """Check an index mapping: one-dimensional integers inside the source's range.
 
     Parameters

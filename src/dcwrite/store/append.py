@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -341,8 +342,6 @@ class GrowingDataset:
 
     def _shrink_quietly(self, n_events: int) -> None:
         """Back to the old length; the first error matters more than one of the clean-up."""
-        try:
+        with suppress(OSError, RuntimeError):
             self._extend(n_events)
-        except (OSError, RuntimeError):
-            pass
         self._tail = None

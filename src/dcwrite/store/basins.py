@@ -418,25 +418,27 @@ def create_with_basins(
     groups = [[item] if isinstance(item, (str, Path)) else list(item) for item in basin_paths]
     folder = path_out.parent
     refuse_same_file(path_out, [folder / path for group in groups for path in group])
-    with whole_file(path_out, overwrite=overwrite) as temporary:
-        with HDF5Writer(temporary, mode="x") as writer:
-            for locations in groups:
-                found = next((folder / p for p in locations if (folder / p).exists()), None)
-                features, identifier, name = None, None, str(locations[0])
-                if found is not None:
-                    with open_for_reading(found) as h5:
-                        copy_metadata(h5_src=h5, h5_dst=writer.h5)
-                        copy_basins(h5_src=h5, h5_dst=writer.h5, internal_basins=False)
-                        features = _provided_features(h5)
-                        identifier = get_measurement_identifier(h5)
-                    name = found.name
-                writer.store_basin(
-                    name=name,
-                    paths=locations,
-                    features=features,
-                    description=f"Created by dcwrite {__version__}",
-                    identifier=identifier,
-                )
+    with (
+        whole_file(path_out, overwrite=overwrite) as temporary,
+        HDF5Writer(temporary, mode="x") as writer,
+    ):
+        for locations in groups:
+            found = next((folder / p for p in locations if (folder / p).exists()), None)
+            features, identifier, name = None, None, str(locations[0])
+            if found is not None:
+                with open_for_reading(found) as h5:
+                    copy_metadata(h5_src=h5, h5_dst=writer.h5)
+                    copy_basins(h5_src=h5, h5_dst=writer.h5, internal_basins=False)
+                    features = _provided_features(h5)
+                    identifier = get_measurement_identifier(h5)
+                name = found.name
+            writer.store_basin(
+                name=name,
+                paths=locations,
+                features=features,
+                description=f"Created by dcwrite {__version__}",
+                identifier=identifier,
+            )
 
 
 def _provided_features(h5: h5py.File) -> list[str]:

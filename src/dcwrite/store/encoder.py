@@ -142,7 +142,7 @@ def zstd_content_size(frame: Any) -> int | None:
         None: no frame, or one that does not say.
     """
     head = bytes(memoryview(frame)[:18])
-    if len(head) < 6 or head[:4] != b"\x28\xb5\x2f\xfd":  # noqa: PLR2004
+    if len(head) < 6 or head[:4] != b"\x28\xb5\x2f\xfd":
         return None
     descriptor = head[4]
     single_segment = descriptor >> 5 & 1
@@ -151,7 +151,7 @@ def zstd_content_size(frame: Any) -> int | None:
     if width == 0 or len(head) < start + width:
         return None
     size = int.from_bytes(head[start : start + width], "little")
-    return size + 256 if width == 2 else size  # noqa: PLR2004
+    return size + 256 if width == 2 else size
 
 
 class EncoderPool:

@@ -116,9 +116,7 @@ def open_for_reading(path: str | os.PathLike[str]) -> h5py.File:
     """
     path = Path(path)
     if not path.exists():
-        raise StorageError(
-            errno_codes.ENOENT, os.strerror(errno_codes.ENOENT), os.fspath(path)
-        )
+        raise StorageError(errno_codes.ENOENT, os.strerror(errno_codes.ENOENT), os.fspath(path))
     if not path.is_file():
         # never open devices, pipes or folders: some block for ever
         raise StorageError(errno_codes.EINVAL, "expected a regular file", os.fspath(path))

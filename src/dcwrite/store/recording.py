@@ -85,9 +85,7 @@ class Feature:
     def __iter__(self) -> Iterator[Any]:
         return (self[number] for number in range(len(self)))
 
-    def __array__(
-        self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
-    ) -> AnyArray:
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> AnyArray:
         return np.asarray(self[:], dtype=dtype)
 
     def __getitem__(self, key: Any) -> Any:
@@ -247,12 +245,7 @@ class Recording(Mapping[str, Any]):
         self._statuses: list[BasinStatus] | None = None
         self.h5 = open_for_reading(self.path)
         try:
-            events = own_item(self.h5, "events")
-            if not isinstance(events, h5py.Group):
-                raise DamagedFileError(
-                    f"'{self.path}': expected a group 'events', got none; this is no recording"
-                )
-            self._events: h5py.Group = events
+            self._events = _require_events(self.h5)
         except BaseException:
             self.h5.close()
             raise
@@ -378,7 +371,7 @@ class Recording(Mapping[str, Any]):
             for name, length in lengths.items():
                 by_length.setdefault(length, []).append(name)
             shown = "; ".join(
-                f"{length} events: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"  # noqa: PLR2004
+                f"{length} events: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
                 for length, names in sorted(by_length.items())
             )
             raise RecordingError(
@@ -460,7 +453,9 @@ class Recording(Mapping[str, Any]):
                  and own_item(group, name) is not None]  # fmt: skip
         missing = sorted(set(basin.features or ()) - set(there))
         if not basin.features or missing:
-            status.reason = f"expected the data of {missing or 'a list of features'} in '{location}'"
+            status.reason = (
+                f"expected the data of {missing or 'a list of features'} in '{location}'"
+            )
         elif basin.format == "h5datasetchop":
             status.reason = "chopped images are put together by dclab only"
         elif basin.mapping is None:
@@ -531,9 +526,16 @@ class Recording(Mapping[str, Any]):
             raise ClosedError(f"'{self.path}': the recording is closed; open a new one")
 
 
-def _checked_rows(
-    rows: AnyArray | None, n_source: int, feat: str, path: Path
-) -> AnyArray | None:
+def _require_events(h5: h5py.File) -> h5py.Group:
+    events = own_item(h5, "events")
+    if not isinstance(events, h5py.Group):
+        raise DamagedFileError(
+            f"'{h5.filename}': expected a group 'events', got none; this is no recording"
+        )
+    return events
+
+
+def _checked_rows(rows: AnyArray | None, n_source: int, feat: str, path: Path) -> AnyArray | None:
     """A mapping that stays inside what it maps."""
     if rows is None:
         return None

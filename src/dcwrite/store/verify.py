@@ -152,7 +152,7 @@ def _walk(group: h5py.Group, report: Report, depth: int = 0) -> Iterator[h5py.Da
             report.add(where, "cannot be opened; a broken link or a damaged object")
         elif isinstance(item, h5py.Dataset):
             yield item
-        elif isinstance(link, h5py.HardLink) and depth < 8:  # noqa: PLR2004 - real files have 3
+        elif isinstance(link, h5py.HardLink) and depth < 8:
             yield from _walk(item, report, depth + 1)
 
 
@@ -183,9 +183,7 @@ def _check_datasets(
         progress(size, size)
 
 
-def _read_dataset(
-    dset: h5py.Dataset, report: Report, pool: EncoderPool
-) -> Iterator[Future[None]]:
+def _read_dataset(dset: h5py.Dataset, report: Report, pool: EncoderPool) -> Iterator[Future[None]]:
     """Read all stored chunks; decoding goes on in the pool."""
     where = str(dset.name)
     chunks = dset.chunks
@@ -284,7 +282,9 @@ def _check_mapping(
     where = f"/events/{basin.mapping}"
     item = own_item(recording.h5["events"], basin.mapping or "")
     if not isinstance(item, h5py.Dataset):
-        raise BasinError(f"expected the mapping '{basin.mapping}' of basin '{basin.name}', got none")
+        raise BasinError(
+            f"expected the mapping '{basin.mapping}' of basin '{basin.name}', got none"
+        )
     if item.dtype.kind not in "iu" or item.ndim != 1:
         report.add(where, f"expected a list of integers, got {item.dtype} of {item.ndim} axes")
         return

@@ -328,7 +328,7 @@ class HDF5Writer:
             dtype=dtype,
             **kwds,
         )
-        if len(item_shape) == 2:  # noqa: PLR2004 - an image
+        if len(item_shape) == 2:
             for name, value in IMAGE_ATTRIBUTES.items():
                 dset.attrs.create(name, np.bytes_(value))
 
@@ -365,9 +365,7 @@ class HDF5Writer:
         lengths = {name: len(array) for name, array in arrays.items()}
         if len(set(lengths.values())) > 1:
             raise EventError(f"feature '{feat}': expected one number of events, got {lengths}")
-        ready = [
-            (name, self._fit(name, array, group_name)) for name, array in arrays.items()
-        ]
+        ready = [(name, self._fit(name, array, group_name)) for name, array in arrays.items()]
         for name, array in ready:
             dataset = self._require(name, array.shape[1:], array.dtype, group_name)
             try:

@@ -182,7 +182,7 @@ class ChunkWriter(threading.Thread):
             except BaseException:
                 self._save_what_is_complete()
                 raise
-        except BaseException as exc:  # noqa: BLE001 - kept, and raised by `check` and `join`
+        except BaseException as exc:
             self.error = exc
             self.logger.error("Writing '%s' failed: %s", self.writer.path, exc)  # noqa: TRY400
             if threading.current_thread() is not self:

@@ -8,6 +8,7 @@ error hands on all frames that came before the one at fault, and nothing of that
 from __future__ import annotations
 
 import collections
+import operator
 import queue
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -154,8 +155,7 @@ class Collector:
             if self._receive_next():
                 last_news = time.monotonic()
             else:
-                missing = (np.flatnonzero(unknown) + first).tolist()
-                self._refuse_stall(last_news, lambda frames=missing: frames)
+                self._refuse_stall(last_news, (np.flatnonzero(unknown) + first).tolist)
 
     def _receive_next(self) -> bool:
         """Take one item; False: none came within a tick."""
@@ -194,14 +194,11 @@ class Collector:
     def _unpack(self, item: Any) -> tuple[int, Any]:
         try:
             index, events = item
-            frame = int(index)
-            is_integer = frame == index and not isinstance(index, (bool, str))
-        except (TypeError, ValueError):
-            is_integer = False
-        if not is_integer:
+            frame = operator.index(index)
+        except (TypeError, ValueError) as exc:
             raise EventError(
                 f"event queue: expected items (frame_index, events), got {str(item)[:80]!r}"
-            )
+            ) from exc
         if not 0 <= frame < self._n_frames:
             raise EventError(
                 f"frame {frame}: expected a frame index from 0 to {self._n_frames - 1} "

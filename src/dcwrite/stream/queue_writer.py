@@ -1,4 +1,4 @@
-"""QueueWriterThread and QueueWriterProcess: a collector and a chunk writer, in a thread or process.
+"""QueueWriterThread and QueueWriterProcess: collector and chunk writer in a thread or process.
 
 Alone here: how the two are held together, and how an error reaches those who wait. Invariant: an
 error is raised at the next look at a counter and at `join`, a process ends with a non-zero exit
@@ -301,11 +301,11 @@ class QueueWriterThread(_QueueWriter, threading.Thread):
         """
         try:
             self._write(buffer_dq, writer_dq, logger or self.get_logger())
-        except BaseException as exc:  # noqa: BLE001 - kept, and raised by `check` and `join`
+        except BaseException as exc:
             self.error = exc
             if threading.current_thread() is not self:
                 raise
-            self.get_logger().error("QueueWriterThread failed: %s", exc)  # noqa: TRY400
+            self.get_logger().error("QueueWriterThread failed: %s", exc)
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for the end.

@@ -101,7 +101,11 @@ class EventStash:
     """
 
     def __init__(
-        self, index_offset: int, feat_nevents: Sequence[int], *, schema: Schema | None = None
+        self,
+        index_offset: int,
+        feat_nevents: Sequence[int] | npt.NDArray[Any],
+        *,
+        schema: Schema | None = None,
     ) -> None:
         counts = np.asarray(feat_nevents)
         if counts.ndim != 1 or (counts.size and counts.dtype.kind not in "iu"):
