@@ -74,9 +74,14 @@ class Basin:
     dclab_form: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def has_dclab_keys(self) -> bool:
+        """Whether the text has dclab's keys: in its form, or of a kind that dcnum has not."""
+        return self.dclab_form or self.type == "remote" or self.format == "h5datasetchop"
+
     def to_text(self) -> str:
         """JSON text with the keys that dcnum or dclab would write for this basin."""
-        if self.dclab_form or self.type == "remote" or self.format == "h5datasetchop":
+        if self.has_dclab_keys:
             data: dict[str, Any] = {
                 **self.extra,
                 "description": self.description,
@@ -110,8 +115,15 @@ class Basin:
         return replace(self, mapping=mapping)
 
 
-def basin_lines(text: str) -> tuple[str, list[str]]:
+def basin_lines(text: str, *, has_dclab_keys: bool = False) -> tuple[str, list[str]]:
     """Dataset name and lines of a basin's text.
+
+    Parameters
+    ----------
+    text
+        JSON text.
+    has_dclab_keys
+        Whether dclab would have written it: dclab leaves the line ends out of the sum.
 
     Returns
     -------
@@ -120,8 +132,10 @@ def basin_lines(text: str) -> tuple[str, list[str]]:
     lines
         The text split at line ends.
     """
-    key = hashlib.md5(text.encode("utf-8", "ignore"), usedforsecurity=False).hexdigest()
-    return key, text.split("\n")
+    lines = text.split("\n")
+    hashed = "".join(lines) if has_dclab_keys else text
+    key = hashlib.md5(hashed.encode("utf-8", "ignore"), usedforsecurity=False).hexdigest()
+    return key, lines
 
 
 def parse_basin(lines: Iterable[bytes | str], where: str = "basin") -> Basin:

@@ -103,13 +103,19 @@ def flatten_group_features(events: Mapping[str, Any]) -> dict[str, Any]:
     Parameters
     ----------
     events
-        Feature names to arrays; the value of "trace" may be a mapping of trace names to arrays
-        of shape (n, samples).
+        Feature names to arrays; the value of "trace" is a mapping of trace names to arrays of
+        shape (n, samples).
+
+    Raises
+    ------
+    EventError
+        "trace" without a mapping, or another feature with one.
     """
-    if not any(isinstance(value, Mapping) for value in events.values()):
-        return dict(events)
     flat: dict[str, Any] = {}
     for feat, value in events.items():
+        if isinstance(value, Mapping) != (feat == "trace"):
+            expected = "a mapping of trace names to arrays" if feat == "trace" else "an array"
+            raise EventError(f"feature '{feat}': expected {expected}, got {type(value).__name__}")
         if isinstance(value, Mapping):
             flat.update({f"{feat}/{name}": array for name, array in value.items()})
         else:
@@ -123,9 +129,15 @@ def as_item_arrays(feat: str, data: Iterable[Any]) -> list[AnyArray]:
     Raises
     ------
     EventError
-        An item is not a numeric array of shape (points, 2).
+        Not a list, or an item is not a numeric array of shape (points, 2).
     """
-    items = [np.asarray(item) for item in data]
+    try:
+        items = [np.asarray(item) for item in data]
+    except (TypeError, ValueError) as exc:
+        raise EventError(
+            f"feature '{feat}': expected a list of one array of shape (points, 2) per event, got "
+            f"{type(data).__name__} ({exc})"
+        ) from exc
     for number, item in enumerate(items):
         if item.ndim != 2 or item.shape[1] != 2 or item.dtype.kind not in "iuf":
             raise EventError(
@@ -211,7 +223,8 @@ def cast_lossless(data: AnyArray, dtype: np.dtype[Any], feat: str, where: str = 
         elif dtype.kind in "biu":
             bounds = _integer_bounds(dtype)
             # the upper bound of 64-bit integers is no float: compare below, not at it
-            kept = (data == np.floor(data)) & (data >= bounds[0]) & (data < float(bounds[1]) + 1)
+            kept = np.isfinite(data) & (data == np.floor(data))
+            kept &= (data >= bounds[0]) & (data < float(bounds[1]) + 1)
         else:
             kept = (converted.astype(source) == data) | np.isnan(data)
     if not np.all(kept):

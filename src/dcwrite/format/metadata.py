@@ -6,6 +6,7 @@ dclab reads (text, integer, float, bool).
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Mapping
 from typing import Any, Final
@@ -139,7 +140,7 @@ def check_metadata_value(name: str, value: Any, kind: str | None) -> Any:
         The value is of another type.
     """
     if isinstance(value, bytes):
-        value = value.decode("utf-8")
+        value = value.decode("utf-8", "surrogateescape")
     if isinstance(value, np.generic):
         value = value.item()
     is_bool = isinstance(value, bool)
@@ -152,7 +153,7 @@ def check_metadata_value(name: str, value: Any, kind: str | None) -> Any:
         return value
     if kind == "text" and isinstance(value, str):
         return value
-    if kind == "integer" and is_number and float(value) == int(value):
+    if kind == "integer" and is_number and math.isfinite(value) and float(value) == int(value):
         return int(value)
     if kind == "float" and is_number:
         return float(value)

@@ -37,7 +37,9 @@ def encode_lines(lines: Iterable[str | bytes] | str | bytes, what: str) -> npt.N
         An item is no text, or holds a NUL character (HDF5 would cut the line there).
     """
     if isinstance(lines, bytes):
-        lines = lines.decode("utf-8")
+        lines = lines.decode("utf-8", "surrogateescape")
+    if not isinstance(lines, Iterable):
+        raise MetadataError(f"{what}: expected lines of text, got {type(lines).__name__}")
     items = lines.splitlines() if isinstance(lines, str) else list(lines)
     encoded = []
     for number, item in enumerate(items):
@@ -46,7 +48,12 @@ def encode_lines(lines: Iterable[str | bytes] | str | bytes, what: str) -> npt.N
                 f"{what}, line {number}: expected text, got {type(item).__name__}; "
                 f"pass a list of texts"
             )
-        line = item.encode("utf-8", "surrogateescape") if isinstance(item, str) else bytes(item)
+        try:
+            line = item if isinstance(item, bytes) else item.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as exc:
+            raise MetadataError(
+                f"{what}, line {number}: expected text that UTF-8 can hold, got {item!r}"[:300]
+            ) from exc
         if b"\x00" in line:
             raise MetadataError(
                 f"{what}, line {number}: expected text without NUL characters, got {item!r}"[:300]

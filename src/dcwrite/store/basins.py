@@ -114,13 +114,14 @@ def _read_basin(group: h5py.Group, key: str) -> Basin:
 
 
 @contextmanager
-def _undo_on_error(h5: h5py.File) -> Iterator[list[str]]:
+def _undo_on_error(writer: HDF5Writer, h5: h5py.File) -> Iterator[list[str]]:
     """Remove the listed paths, last first, if the block raises."""
     made: list[str] = []
     try:
         yield made
     except BaseException:
         for path in reversed(made):
+            writer.forget(*path.split("/", 1))
             if path in h5:
                 del h5[path]
         raise
@@ -171,6 +172,7 @@ def store_basin(
             f"{what}: expected exactly one of `paths`, `urls` and `internal_data`, and not empty; "
             f"got {given or 'none'}"
         )
+    _require_texts(what, name, description, identifier, *(features or ()), *(urls or ()))
     n_source = None
     arrays: dict[str, Any] = {}
     if internal_data is not None:
@@ -191,7 +193,7 @@ def store_basin(
     elif urls is not None:
         basin = Basin(name, "remote", basin_format or "http", tuple(urls), dclab_form=True)
     else:
-        basin = Basin(name, "file", "hdf5", tuple(os.fspath(path) for path in paths or ()))
+        basin = Basin(name, "file", "hdf5", _path_texts(what, paths or ()))
     if basin_format is not None and basin_format not in FORMATS[basin.type]:
         raise BasinError(
             f"{what}: expected a format of {sorted(FORMATS[basin.type])} for type "
@@ -206,6 +208,21 @@ def store_basin(
             dclab_form=basin.dclab_form or perishable,
         )
     return _put(writer, replace(basin, description=description), indices, arrays)
+
+
+def _require_texts(what: str, name: object, *others: object) -> None:
+    """Refuse what could be written as JSON, but not read as a description."""
+    for value in (name, *(item for item in others if item is not None)):
+        if not isinstance(value, str):
+            raise BasinError(f"{what}: expected texts, got {value!r} ({type(value).__name__})")
+
+
+def _path_texts(what: str, paths: Sequence[str | Path]) -> tuple[str, ...]:
+    """Paths as texts."""
+    for path in paths:
+        if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+            raise BasinError(f"{what}: expected paths, got {path!r} ({type(path).__name__})")
+    return tuple(os.fspath(path) for path in paths)
 
 
 def _check_internal(
@@ -223,7 +240,7 @@ def _check_internal(
             f"{what}: expected a `mapping` with internal data, got None; pass, for each event, "
             f"the index into the internal data"
         )
-    existing = writer.h5.get(BASIN_GROUP, {})
+    existing = writer.settled_file().get(BASIN_GROUP, {})
     arrays = {}
     for feat, data in internal_data.items():
         if feat in existing:
@@ -244,10 +261,13 @@ def _put(
     text: str | None = None,
 ) -> str:
     """Write mapping, internal data and description; all or nothing."""
-    h5 = writer.h5
-    with storage_errors(writer.path, f"writing basin '{basin.name}'"), _undo_on_error(h5) as made:
+    h5 = writer.settled_file()  # mappings that wait in memory are compared, too
+    with (
+        storage_errors(writer.path, f"writing basin '{basin.name}'"),
+        _undo_on_error(writer, h5) as made,
+    ):
         if indices is not None:
-            name, is_new = _reserve_mapping(writer.events, indices)
+            name, is_new = _reserve_mapping(h5["events"], indices)
             if name != basin.mapping:
                 basin, text = basin.with_mapping(name), None
             if is_new:
@@ -260,7 +280,9 @@ def _put(
                 h5py.h5o.copy(data.parent.id, _base_name(data), target.id, feat.encode())
             else:
                 writer.store_feature_chunk(feat, data, group_name=BASIN_GROUP)
-        key, lines = basin_lines(text or basin.to_text())
+        key, lines = basin_lines(
+            text or basin.to_text(), has_dclab_keys=basin.has_dclab_keys
+        )
         basins = h5.require_group("basins")
         if key not in basins:
             made.append(f"basins/{key}")
@@ -301,7 +323,8 @@ def copy_basins(h5_src: h5py.File, h5_dst: h5py.File, internal_basins: bool = Tr
     from .writer import HDF5Writer  # noqa: PLC0415 - the writer itself uses this module
 
     plans = []
-    for key, basin in list_basins(h5_src):
+    # in the order of their keys, so that mappings get the numbers that dcnum would give them
+    for key, basin in sorted(list_basins(h5_src), key=lambda item: item[0]):
         if basin.type not in FORMATS or basin.format not in FORMATS[basin.type]:
             warnings.warn(
                 f"Ignored basin '{basin.name}' of type '{basin.type}', format '{basin.format}'",
@@ -415,7 +438,12 @@ def create_with_basins(
             CreatingFileWithoutBasinWarning,
             stacklevel=2,
         )
+    if isinstance(basin_paths, (str, Path)):
+        basin_paths = [basin_paths]
     groups = [[item] if isinstance(item, (str, Path)) else list(item) for item in basin_paths]
+    for number, group in enumerate(groups):
+        if not _path_texts(f"'{path_out}', basin {number}", group):
+            raise BasinError(f"'{path_out}', basin {number}: expected at least one path, got none")
     folder = path_out.parent
     refuse_same_file(path_out, [folder / path for group in groups for path in group])
     with (

@@ -108,12 +108,12 @@ def copy_features(
 
 
 def _length(item: h5py.Dataset | h5py.Group) -> int:
-    """Number of events of a feature."""
+    """Number of events of a feature; of a trace, those that all its datasets have."""
     if isinstance(item, h5py.Dataset):
         return int(item.shape[0])
     if str(item.name).endswith("/contour"):
         return len(item)
-    return max((int(dset.shape[0]) for dset in item.values()), default=0)
+    return min((int(dset.shape[0]) for dset in item.values()), default=0)
 
 
 def _mapping_for(
@@ -156,11 +156,11 @@ def _copy_one(
     names = [feat] if isinstance(item, h5py.Dataset) else [f"{feat}/{name}" for name in item]
     if isinstance(item, h5py.Group):
         _copy_attributes(item, out.create_group(feat))
-    with HDF5Writer(out.file, ds_kwds=ds_kwds, threads=threads, write_behind=True) as writer:
+    with HDF5Writer(out.file, ds_kwds=ds_kwds, threads=threads, stream=True) as writer:
         for name in names:
             dset = source[name]
             stored = _stored_rows(name, dset)
-            writer.require_feature(name, dset.shape[1:], stored(dset[:0]).dtype)
+            writer.store_feature_chunk(name, stored(dset[:0]))  # also where no row follows
             codec = ChunkCodec.for_dataset(dset)
             chunk_events = writer.get_best_nd_chunks(dset.shape[1:], dset.dtype)[0]
             for rows in blocks_of_rows(dset, indices, chunk_events):

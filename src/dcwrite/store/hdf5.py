@@ -146,7 +146,7 @@ def identity(group: h5py.Group, name: str) -> tuple[int, int] | None:
     """What a name in a group refers to: file number and object address; None: nothing."""
     try:
         info = h5py.h5o.get_info(group.id, name.encode())
-    except KeyError:
+    except (KeyError, RuntimeError):  # h5py 3.16 with HDF5 2.0 raises the latter
         return None
     return info.fileno, info.addr
 

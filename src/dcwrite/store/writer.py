@@ -8,6 +8,7 @@ nothing, neither rows nor groups.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,14 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ClosedError, DataError, EventError, MetadataError, UsageError
+from ..errors import (
+    ClosedError,
+    DataError,
+    EventError,
+    MetadataError,
+    RecordingError,
+    UsageError,
+)
 from ..format.chunking import best_chunk_shape
 from ..format.compression import Compression, set_default_filter_kwargs
 from ..format.features import (
@@ -33,9 +41,10 @@ from ..format.features import (
 from ..format.metadata import check_metadata
 from ..format.text import encode_lines
 from . import basins
-from .append import GrowingDataset, WriteBehind
+from .append import GrowingDataset
 from .encoder import EncoderPool
 from .hdf5 import datasets_of, open_for_writing, storage_errors
+from .write_behind import WriteBehind
 
 __all__ = ["HDF5Writer"]
 
@@ -61,17 +70,17 @@ class HDF5Writer:
     scalar_attributes
         Whether to set min, max and mean on each scalar feature that was written, on close, as
         dclab does (its readers on network shares ask for them).
-    write_behind
-        Whether rows may wait in memory until their chunk is whole; then each chunk is written
-        once, `h5` shows the rows only after `flush`, and arrays must not be changed after they
-        were stored. For streams.
+    stream
+        For streams: arrays are taken over without a copy (they must not be changed after the
+        call), and the rows of a file that was passed open are visible after `flush` only.
 
     Attributes
     ----------
     h5 : h5py.File
-        The open file; what was stored can be read through it at once.
+        The open file; what was stored can be read through it at once. Until it is looked at for
+        the first time, rows wait in memory until their chunk is whole, which is faster.
     events : h5py.Group
-        The group "events".
+        The group "events"; as `h5`.
     ds_kwds : dict
         Arguments with which new datasets are created.
 
@@ -99,7 +108,7 @@ class HDF5Writer:
         threads: int | None = None,
         event_count: bool = False,
         scalar_attributes: bool = False,
-        write_behind: bool = False,
+        stream: bool = False,
     ) -> None:
         if isinstance(compression, str):
             compression = Compression.preset(compression)
@@ -109,23 +118,73 @@ class HDF5Writer:
             ds_kwds = compression.filter_kwargs()
         self.ds_kwds = set_default_filter_kwargs(ds_kwds)
         self.h5_owned = not isinstance(obj, h5py.File)
-        self.h5: h5py.File = obj if isinstance(obj, h5py.File) else open_for_writing(obj, mode)
-        self.path = Path(os.fsdecode(self.h5.filename))
+        if isinstance(obj, h5py.File):
+            if not obj.id.valid:
+                raise ClosedError("expected an open file, got a closed one; open it again")
+            if obj.mode == "r":
+                raise UsageError(
+                    f"'{obj.filename}': expected a file that is open for writing, got mode 'r'"
+                )
+        self._h5: h5py.File = obj if isinstance(obj, h5py.File) else open_for_writing(obj, mode)
+        self.path = Path(os.fsdecode(self._h5.filename))
+        self._stream = stream
+        #: whether somebody may look at the file: then rows are put there at once
+        self._visible = not self.h5_owned and not stream
+        self._lock = threading.RLock()
         self._event_count = event_count
         self._scalar_attributes = scalar_attributes
         self._pool = EncoderPool(threads)
-        self._behind = WriteBehind(self._pool) if write_behind else None
+        self._behind = WriteBehind(self._pool)
         self._datasets: dict[tuple[str, str], GrowingDataset] = {}
         #: contours that were there before, and that are there now; None: none were written
         self._contours: tuple[int, int] | None = None
         self._closed = False
         self._failed = False
         try:
-            with storage_errors(self.path, "creating the group 'events'"):
-                self.events: h5py.Group = self.h5.require_group("events")
+            self._events = self._require_events()
         except BaseException:
             if self.h5_owned:
-                self.h5.close()
+                self._h5.close()
+            raise
+
+    def _require_events(self) -> h5py.Group:
+        if isinstance(self._h5.get("events"), h5py.Dataset):
+            raise RecordingError(
+                f"'{self.path}': expected 'events' to be a group, got a dataset; this is no "
+                f"recording, and nothing was changed"
+            )
+        with storage_errors(self.path, "creating the group 'events'"):
+            return self._h5.require_group("events")
+
+    @property
+    def h5(self) -> h5py.File:
+        """The open file; what was stored is in it."""
+        self._show()
+        return self._h5
+
+    @property
+    def events(self) -> h5py.Group:
+        """The group "events"; what was stored is in it."""
+        self._show()
+        return self._events
+
+    def _show(self) -> None:
+        """From now on the caller may look at the file at any time: put rows there at once."""
+        with self._lock:
+            if self._visible or self._stream or self._closed or self._failed:
+                return
+            self._write_waiting()
+            for dataset in self._datasets.values():
+                dataset.reveal()
+            self._visible = True
+
+    def _write_waiting(self) -> None:
+        """Write all whole chunks; an error of the disk is the end of this file."""
+        try:
+            self._behind.drain()
+        except OSError:
+            self._failed = True
+            self._behind.discard()
             raise
 
     def __enter__(self) -> Self:
@@ -157,43 +216,55 @@ class HDF5Writer:
         self._close(finish=True)
 
     def _close(self, *, finish: bool) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        try:
-            if not self._failed:
-                self._flush()
-                if finish:
-                    self._set_final_attributes()
-        finally:
-            if self._behind is not None:
-                self._behind.discard()
-            self._pool.close()
-            self._datasets.clear()
-            with storage_errors(self.path, "closing the file"):
-                if self.h5_owned:
-                    self.h5.close()
-                elif self.h5.id.valid:
-                    self.h5.flush()
+        with self._lock:
+            if self._closed:
+                return
+            try:
+                if not self._failed:
+                    self._flush()
+                    if finish:
+                        self._set_final_attributes()
+            finally:
+                self._closed = True
+                self._release()
+
+    def _release(self) -> None:
+        """Let go of threads, datasets and an owned file."""
+        self._behind.discard()
+        self._pool.close()
+        self._datasets.clear()
+        with storage_errors(self.path, "closing the file"):
+            if self.h5_owned:
+                self._h5.close()
+            elif self._h5.id.valid:
+                self._h5.flush()
 
     def flush(self) -> None:
         """Hand all rows to HDF5 and HDF5's buffers to the operating system."""
-        self._require_open()
-        self._flush()
+        with self._lock:
+            self._require_open()
+            self._flush()
+
+    def settled_file(self) -> h5py.File:
+        """The open file with all rows in it, for a look that is over before the next store."""
+        self.flush()
+        return self._h5
 
     def _flush(self) -> None:
-        if self._behind is not None:
-            self._behind.drain()
+        self._write_waiting()
         for dataset in self._datasets.values():
-            if dataset.is_current:
-                dataset.settle()
+            dataset.settle()
         with storage_errors(self.path, "flushing the file"):
-            self.h5.flush()
+            self._h5.flush()
 
     def _set_final_attributes(self) -> None:
         with storage_errors(self.path, "setting attributes"):
             if self._scalar_attributes:
-                for dataset in self._event_datasets().values():
+                for feat, dataset in self._event_datasets().items():
+                    if not dataset.is_current():  # changed through `h5`
+                        if not isinstance(self._events.get(feat), h5py.Dataset):
+                            continue
+                        dataset = GrowingDataset(self._events, feat)  # noqa: PLW2901
                     if not dataset.item_shape and dataset.n_events:
                         for key, value in dataset.scalar_attributes().items():
                             dataset.dset.attrs[key] = value
@@ -203,16 +274,16 @@ class HDF5Writer:
                         f"'{self.path}': expected features of one length, got {lengths}; the "
                         f"event count was not set; store the missing events"
                     )
-                self.h5.attrs["experiment:event count"] = next(iter(lengths.values()))
+                self._h5.attrs["experiment:event count"] = next(iter(lengths.values()))
 
     def _event_lengths(self) -> dict[str, int]:
-        lengths = {name: dset.shape[0] for name, dset in datasets_of(self.events).items()}
-        if "contour" in self.events:
-            lengths["contour"] = len(self.events["contour"])
+        lengths = {name: dset.shape[0] for name, dset in datasets_of(self._events).items()}
+        if "contour" in self._events:
+            lengths["contour"] = len(self._events["contour"])
         return lengths
 
     def _require_open(self) -> None:
-        if self._closed or not self.h5.id.valid:
+        if self._closed or (self._visible and not self._h5.id.valid):
             raise ClosedError(f"'{self.path}': the writer is closed; open a new one")
         if self._failed:
             raise UsageError(
@@ -270,13 +341,25 @@ class HDF5Writer:
         EventError
             The feature exists with another shape, or the name does not fit.
         """
-        dataset = self._require(feat, tuple(item_shape), np.dtype(feat_dtype), group_name, ds_kwds)
-        require_item_shape(feat, tuple(item_shape), dataset.item_shape)
-        if self._behind is not None:
-            self._flush()
-        return dataset.dset, dataset.n_events
+        shape, dtype = tuple(item_shape), np.dtype(feat_dtype)
+        with self._lock:
+            self._require_open()
+            self._show()
+            dataset = self._current(feat, group_name)
+            if dataset is None:
+                dataset = self._open(feat, shape, dtype, group_name, ds_kwds)
+            require_item_shape(feat, shape, dataset.item_shape)
+            return dataset.dset, dataset.n_events
 
-    def _require(
+    def _current(self, feat: str, group_name: str) -> GrowingDataset | None:
+        """The dataset of a feature, if it was used before and is still the same."""
+        dataset = self._datasets.get((group_name, feat))
+        if dataset is None or not self._visible or dataset.is_current():
+            return dataset
+        del self._datasets[group_name, feat]
+        return None
+
+    def _open(
         self,
         feat: str,
         item_shape: tuple[int, ...],
@@ -284,14 +367,10 @@ class HDF5Writer:
         group_name: str,
         ds_kwds: Mapping[str, Any] | None = None,
     ) -> GrowingDataset:
-        self._require_open()
-        key = (group_name, feat)
-        dataset = self._datasets.get(key)
-        if dataset is not None and dataset.is_current:
-            return dataset
+        """Open the dataset of a feature, or create it."""
         check_feature_name(feat)
         with storage_errors(self.path, f"creating '{group_name}/{feat}'"):
-            group = self.h5.require_group(group_name)
+            group = self._h5.require_group(group_name)
             if feat in group:
                 if not isinstance(group[feat], h5py.Dataset):
                     raise EventError(
@@ -300,10 +379,8 @@ class HDF5Writer:
                     )
             else:
                 self._create(group, feat, item_shape, dtype, ds_kwds)
-            dataset = GrowingDataset(
-                group, feat, self._pool, self._behind, summarise=self._scalar_attributes
-            )
-        self._datasets[key] = dataset
+            dataset = GrowingDataset(group, feat, summarise=self._scalar_attributes)
+        self._datasets[group_name, feat] = dataset
         return dataset
 
     def _create(
@@ -314,6 +391,8 @@ class HDF5Writer:
         dtype: np.dtype[Any],
         ds_kwds: Mapping[str, Any] | None,
     ) -> None:
+        if feat == "mask" and dtype == np.bool_:
+            dtype = np.dtype(np.uint8)  # as masks are stored
         kwds = {
             "chunks": best_chunk_shape(item_shape, dtype),
             **self.ds_kwds,
@@ -321,13 +400,19 @@ class HDF5Writer:
         }
         if dtype.kind not in "biuf":
             raise EventError(f"feature '{feat}': expected a numeric dtype, got {dtype}")
-        dset = group.create_dataset(
-            feat,
-            shape=(0, *item_shape),
-            maxshape=(None, *item_shape),
-            dtype=dtype,
-            **kwds,
-        )
+        try:
+            dset = group.create_dataset(
+                feat,
+                shape=(0, *item_shape),
+                maxshape=(None, *item_shape),
+                dtype=dtype,
+                **kwds,
+            )
+        except (TypeError, ValueError) as exc:
+            raise DataError(
+                f"feature '{feat}': expected `ds_kwds` that fit shape {item_shape} and dtype "
+                f"{dtype}, got {kwds} ({exc})"
+            ) from exc
         if len(item_shape) == 2:
             for name, value in IMAGE_ATTRIBUTES.items():
                 dset.attrs.create(name, np.bytes_(value))
@@ -353,11 +438,19 @@ class HDF5Writer:
         StorageError
             The disk refused; the feature has the length that it had before.
         """
-        self._require_open()
-        check_feature_name(feat)
-        if is_contour(feat):
-            self._store_contours(as_item_arrays(feat, data), group_name)
-            return
+        with self._lock:
+            self._require_open()
+            if is_contour(feat):
+                self._store_contours(as_item_arrays(feat, data), group_name)
+                return
+            if isinstance(data, Mapping):
+                self._store_several(feat, data, group_name)
+                return
+            array = to_stored(feat, data)
+            self._append(feat, *self._fit(feat, array, group_name), group_name)
+
+    def _store_several(self, feat: str, data: Mapping[str, Any], group_name: str) -> None:
+        """All traces or none."""
         arrays = {
             name: to_stored(name, value)
             for name, value in flatten_group_features({feat: data}).items()
@@ -366,40 +459,61 @@ class HDF5Writer:
         if len(set(lengths.values())) > 1:
             raise EventError(f"feature '{feat}': expected one number of events, got {lengths}")
         ready = [(name, self._fit(name, array, group_name)) for name, array in arrays.items()]
-        for name, array in ready:
-            dataset = self._require(name, array.shape[1:], array.dtype, group_name)
-            try:
-                dataset.append(array)
-            except OSError:
-                self._failed = True
-                raise
+        for name, (array, dataset) in ready:
+            self._append(name, array, dataset, group_name)
 
-    def _fit(self, feat: str, array: npt.NDArray[Any], group_name: str) -> npt.NDArray[Any]:
+    def _fit(
+        self, feat: str, array: npt.NDArray[Any], group_name: str
+    ) -> tuple[npt.NDArray[Any], GrowingDataset | None]:
         """Rows in shape and dtype of the dataset, if there is one; nothing is created."""
-        dataset = self._datasets.get((group_name, feat))
-        if dataset is None or not dataset.is_current:
-            if f"{group_name}/{feat}" not in self.h5:
-                check_feature_name(feat)
-                return array
-            dataset = self._require(feat, array.shape[1:], array.dtype, group_name)
+        dataset = self._current(feat, group_name)
+        if dataset is None:
+            check_feature_name(feat)
+            if f"{group_name}/{feat}" not in self._h5:
+                return array, None
+            dataset = self._open(feat, array.shape[1:], array.dtype, group_name)
         if array.dtype == dataset.dtype and array.shape[1:] == dataset.item_shape:
-            return array
+            return array, dataset
         where = f" in '{self.path}', event {dataset.n_events} and following"
         require_item_shape(feat, array.shape[1:], dataset.item_shape, where)
-        return cast_lossless(array, dataset.dtype, feat, where)
+        if feat == "mask" and dataset.dtype == np.bool_:
+            return array != 0, dataset  # another program's file
+        return cast_lossless(array, dataset.dtype, feat, where), dataset
+
+    def _append(
+        self,
+        feat: str,
+        array: npt.NDArray[Any],
+        dataset: GrowingDataset | None,
+        group_name: str,
+    ) -> None:
+        if dataset is None:
+            dataset = self._open(feat, array.shape[1:], array.dtype, group_name)
+        if not len(array):
+            return
+        array = np.ascontiguousarray(array)
+        try:
+            if self._visible:
+                dataset.append_visible(array, self._pool)
+            else:
+                dataset.append_deferred(array, self._behind, borrow=self._stream)
+        except OSError:
+            self._failed = True
+            raise
 
     def _store_contours(self, items: list[npt.NDArray[Any]], group_name: str) -> None:
         """Ragged data: one dataset per event, named by its number."""
         with storage_errors(self.path, "writing 'contour'"):
-            group = self.h5.require_group(f"{group_name}/contour")
+            group = self._h5.require_group(f"{group_name}/contour")
             in_events = group_name == "events"
-            first, start = (self._contours if in_events else None) or (len(group), len(group))
+            start = len(group)  # not what was stored before: `h5` is open to others
+            first = min(self._contours[0], start) if in_events and self._contours else start
             made = []
             try:
                 for number, item in enumerate(items):
                     name = str(start + number)
                     # an empty contour cannot be chunked, so it cannot be filtered either
-                    kwds = {"chunks": item.shape, **self.ds_kwds} if item.size else {}
+                    kwds = {**self.ds_kwds, "chunks": item.shape} if item.size else {}
                     group.create_dataset(name, data=item, **kwds)
                     made.append(name)
             except BaseException:
@@ -416,7 +530,7 @@ class HDF5Writer:
         ----------
         lengths
             Number of events to keep: one for all features, or one per feature; a feature that is
-            not named keeps what it had when this writer first wrote to it.
+            not named keeps what it had when this writer first wrote to it, and none ever less.
 
         Raises
         ------
@@ -424,17 +538,21 @@ class HDF5Writer:
             The disk refused.
         """
         self._require_open()
-        if self._behind is not None:
-            self._behind.drain()
+        self._write_waiting()
         for feat, dataset in self._event_datasets().items():
             keep = lengths if isinstance(lengths, int) else lengths.get(feat, dataset.start_events)
-            dataset.truncate(keep)
+            dataset.truncate(max(keep, dataset.start_events))
         if self._contours is not None:
             start, count = self._contours
             keep = lengths if isinstance(lengths, int) else lengths.get("contour", start)
+            keep = min(max(keep, start), count)
             for number in range(keep, count):
-                del self.events[f"contour/{number}"]
-            self._contours = (start, min(keep, count))
+                del self._events[f"contour/{number}"]
+            self._contours = (start, keep)
+
+    def forget(self, group_name: str, feat: str) -> None:
+        """Drop the handle of a dataset that is about to be deleted."""
+        self._datasets.pop((group_name, feat), None)
 
     def lengths(self) -> dict[str, int]:
         """Number of events of each feature that this writer wrote, those that wait included."""
@@ -586,7 +704,7 @@ class HDF5Writer:
         checked = check_metadata(metadata)
         with storage_errors(self.path, "setting attributes"):
             for key, value in checked.items():
-                self.h5.attrs[key] = value
+                self._h5.attrs[key] = value
 
     def _replace(
         self, group_name: str, name: str, data: npt.NDArray[Any], override: bool
@@ -597,7 +715,7 @@ class HDF5Writer:
         if not isinstance(name, str) or not name or "/" in name:
             raise MetadataError(f"{what} name: expected a text without '/', got {name!r}")
         with storage_errors(self.path, f"writing '{group_name}/{name}'"):
-            group = self.h5.require_group(group_name)
+            group = self._h5.require_group(group_name)
             exists = name in group
             if exists and not override:
                 raise MetadataError(

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from ..errors import DCWriteError
+from ..errors import DCWriteError, EventError
 from ..store.writer import HDF5Writer
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class ChunkWriter(threading.Thread):
             threads=threads,
             event_count=event_count,
             scalar_attributes=scalar_attributes,
-            write_behind=True,
+            stream=True,
         )
 
     def abort_loop(self) -> None:
@@ -178,6 +178,8 @@ class ChunkWriter(threading.Thread):
         try:
             try:
                 self._loop()
+                if self.must_stop_loop:
+                    self._save_what_is_complete()
                 self.writer.close()
             except BaseException:
                 self._save_what_is_complete()
@@ -211,11 +213,16 @@ class ChunkWriter(threading.Thread):
             if self._on_batch is not None:
                 self._on_batch(item.n_events, item.n_frames)
             return
-        feat, data = item
+        try:
+            feat, data = item
+        except (TypeError, ValueError) as exc:
+            raise EventError(
+                f"chunk queue: expected items (feature, data), got {str(item)[:80]!r}"
+            ) from exc
         self.writer.store_feature_chunk(feat=feat, data=data)
 
     def _save_what_is_complete(self) -> None:
-        """After an error: cut all features to the last complete batch, and close."""
+        """Before its time: cut all features to the last complete batch, and close."""
         with suppress(DCWriteError):
             lengths = self._batch_lengths
             if lengths is None:

@@ -11,14 +11,14 @@ import collections
 import operator
 import queue
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import AbortedError, DCWriteError, EventError, StallError, UsageError
+from ..errors import EventError, StallError, UsageError
 from ..format.features import FRAME_INFO_FEATURES
 from .stash import EventStash, Schema
 
@@ -119,7 +119,7 @@ class Collector:
             while self._next_frame < self._n_frames:
                 self._collect_batch()
             self._refuse_rest()
-        except DCWriteError:
+        except Exception:
             self._save_leading()
             raise
 
@@ -169,11 +169,15 @@ class Collector:
 
     def _receive(self, item: Any) -> None:
         frame, events = self._unpack(item)
-        if frame < self._next_frame or (not events and self._feat_nevents[frame] == 0):
-            if events:
+        if not events and (frame < self._next_frame or self._feat_nevents[frame] == 0):
+            return
+        if frame < self._next_frame:
+            if self._feat_nevents[frame]:
                 raise EventError(
                     f"frame {frame}: expected each frame once, got it again after it was written"
                 )
+            # frames without events are not waited for: empty arrays may come late
+            EventStash(frame, [0]).add_events(frame, events)
             return
         if events and self._frame_info and (taken := events.keys() & set(FRAME_INFO_FEATURES)):
             raise EventError(
@@ -203,6 +207,10 @@ class Collector:
             raise EventError(
                 f"frame {frame}: expected a frame index from 0 to {self._n_frames - 1} "
                 f"(feat_nevents has {self._n_frames} frames), got {frame}"
+            )
+        if events is not None and not isinstance(events, Mapping):
+            raise EventError(
+                f"frame {frame}: expected a dict of arrays or None, got {type(events).__name__}"
             )
         return frame, events
 
@@ -248,9 +256,10 @@ class Collector:
         """What is left in the queue may only be frames without events."""
         while True:
             try:
-                self._receive(self._queue.get(timeout=0))
-            except (queue.Empty, OSError, ValueError, AbortedError):
-                return
+                item = self._queue.get(timeout=0)
+            except (queue.Empty, OSError, ValueError):
+                return  # nothing is left, or the queue was closed
+            self._receive(item)
 
 
 def _drain(buffer: collections.deque[Any] | None) -> Iterable[Any]:

@@ -95,8 +95,9 @@ class _QueueWriter:
         self.frame_info = frame_info
         self.error: BaseException | None = None
         self._writer_options = dict(writer_options)
-        self._events = mp_spawn.Value("Q", 0)
-        self._frames = mp_spawn.Value("Q", 0)
+        # without locks: only the writer counts, and one that is killed may hold a lock for ever
+        self._events = mp_spawn.RawValue("Q", 0)
+        self._frames = mp_spawn.RawValue("Q", 0)
         self._abort = mp_spawn.Event()
         # refuses a wrong threshold here, and not later in a thread
         Collector((), (), write_threshold=write_threshold, put_batch=print, check=print)
@@ -402,7 +403,11 @@ class QueueWriterProcess(_QueueWriter, mp_spawn.Process):  # type: ignore[name-d
         if not _can_be_spawned(self.event_queue):
             self._relay = _Relay(self.event_queue, mp_spawn.Queue(maxsize=1000))
             self._relay.start()
-        super().start()
+        try:
+            super().start()
+        except BaseException:
+            self._stop_relay()
+            raise
         self._error_sender.close()
 
     def run(
@@ -428,7 +433,7 @@ class QueueWriterProcess(_QueueWriter, mp_spawn.Process):  # type: ignore[name-d
             return
         logger = self.get_logger()
         logger.handlers.clear()
-        handler = QueueHandler(self.log_queue)
+        handler = QueueHandler(self.log_queue) if self.log_queue else logging.NullHandler()
         logger.addHandler(handler)
         failed = False
         try:
@@ -451,7 +456,7 @@ class QueueWriterProcess(_QueueWriter, mp_spawn.Process):  # type: ignore[name-d
             exitcode = self.exitcode
             if exitcode:
                 self.error = self._receive_error(exitcode)
-                self.write_queue_size.value = 0
+                _memory_of(self.write_queue_size).value = 0  # the dead may hold its lock
         super().check()
 
     def _receive_error(self, exitcode: int) -> BaseException:
@@ -538,6 +543,11 @@ def _without_fork_lock(shared: Any) -> Any:
     if get_lock is not None and getattr(get_lock(), "_is_fork_ctx", False):
         return shared.get_obj()
     return shared
+
+
+def _memory_of(shared: Any) -> Any:
+    """The shared memory of a value, past its lock."""
+    return shared.get_obj() if hasattr(shared, "get_obj") else shared
 
 
 def _close_queue(shared_queue: Any, *, wait: bool) -> None:

@@ -17,10 +17,12 @@ from ..errors import EventError
 from ..format.features import (
     as_item_arrays,
     cast_lossless,
+    check_feature_name,
     flatten_group_features,
     is_contour,
     mask_to_stored,
     require_item_shape,
+    to_stored,
 )
 
 __all__ = ["EventStash", "Schema"]
@@ -31,11 +33,14 @@ AnyArray = npt.NDArray[Any]
 class Schema:
     """Features that every frame brings, with the shape of one event each.
 
-    The first frame with events sets it; all later ones have to agree.
+    The first frame with events sets it; all later ones have to agree. The first complete range of
+    frames sets the dtypes.
     """
 
     def __init__(self) -> None:
         self.item_shapes: dict[str, tuple[int, ...]] = {}
+        #: dtypes that later frames have to fit into; a mask is stored as uint8 in any case
+        self.dtypes: dict[str, np.dtype[Any]] = {}
         self.frame: int | None = None
 
     def check(self, frame: int, arrays: Mapping[str, Any]) -> None:
@@ -44,9 +49,12 @@ class Schema:
         Raises
         ------
         EventError
-            Features are missing, unexpected, or of another shape.
+            Features are missing, unexpected, or of another shape, or have a name that cannot be
+            stored.
         """
         if self.frame is None:
+            for feat in arrays:
+                check_feature_name(feat)
             self.frame = frame
             self.item_shapes = {
                 feat: () if is_contour(feat) else value.shape[1:] for feat, value in arrays.items()
@@ -178,14 +186,22 @@ class EventStash:
                 f"first were kept"
             )
         self._schema.check(index, arrays)
-        stop = self._stops[frame]
-        rows = slice(stop - n_events, stop)
+        for feat, dtype in self._schema.dtypes.items():
+            if arrays[feat].dtype != dtype:
+                arrays[feat] = cast_lossless(arrays[feat], dtype, feat, f", frame {index}")
         for feat, data in arrays.items():
-            self._place(feat, frame, rows, data)
+            self._place(feat, frame, self._rows(frame), data)
         self._tracker[frame] = True
         self._n_missing -= 1
-        if self._n_missing == 0 and self._other_dtypes:
-            self._unify_dtypes(self.num_frames)
+        if self._n_missing == 0:
+            self.events.update(self._unified_dtypes(self.num_frames))
+            self._other_dtypes.clear()
+            if not self._schema.dtypes:
+                self._schema.dtypes = {
+                    feat: array.dtype
+                    for feat, array in self.events.items()
+                    if feat in self._schema.item_shapes and not is_contour(feat) and feat != "mask"
+                }
 
     def require_feature(self, feat: str, sample_data: npt.ArrayLike) -> AnyArray:
         """Array of a feature; created where it does not exist.
@@ -218,15 +234,16 @@ class EventStash:
             Feature names to arrays of their events.
         """
         n_frames = int(np.argmin(self._tracker)) if self._n_missing else self.num_frames
+        unified: dict[str, AnyArray] = {}
         while n_frames:
             try:
-                self._unify_dtypes(n_frames)
+                unified = self._unified_dtypes(n_frames)
                 break
-            except EventError:
-                # stop before the first frame that does not fit
-                n_frames = min(f for rows in self._other_dtypes.values() for f, _, _ in rows)
+            except _MisfitError as exc:
+                n_frames = exc.frame
         n_events = self._stops[n_frames - 1] if n_frames else 0
-        return n_frames, {feat: array[:n_events] for feat, array in self.events.items()}
+        events = {**self.events, **unified}
+        return n_frames, {feat: array[:n_events] for feat, array in events.items()}
 
     def _check(
         self, index: int, n_events: int, events: Mapping[str, Any] | None
@@ -236,25 +253,17 @@ class EventStash:
             raise EventError(
                 f"frame {index}: expected a dict of arrays or None, got {type(events).__name__}"
             )
-        arrays: dict[str, Any] = {}
-        for feat, value in flatten_group_features(events or {}).items():
-            if is_contour(feat):
-                data: Any = as_item_arrays(feat, value)
-            else:
-                data = value if isinstance(value, np.ndarray) else np.asarray(value)
-                if data.ndim == 0 or data.dtype.kind not in "biuf":
-                    raise EventError(
-                        f"frame {index}, feature '{feat}': expected a numeric array whose first "
-                        f"axis is the event, got shape {data.shape} and dtype {data.dtype}"
-                    )
-                if feat == "mask" and data.dtype != np.bool_:
-                    data = mask_to_stored(data, f"{feat}', frame '{index}")
+        try:
+            flat = flatten_group_features(events or {})
+            arrays = {feat: _as_rows(feat, value) for feat, value in flat.items()}
+        except EventError as exc:
+            raise EventError(f"frame {index}, {exc}") from exc
+        for feat, data in arrays.items():
             if len(data) != n_events:
                 raise EventError(
                     f"frame {index}, feature '{feat}': expected {n_events} events (feat_nevents), "
                     f"got {len(data)}; set feat_nevents before the events are put"
                 )
-            arrays[feat] = data
         if n_events and not arrays:
             raise EventError(
                 f"frame {index}: expected {n_events} events (feat_nevents), got none; set "
@@ -277,31 +286,58 @@ class EventStash:
         else:
             self._other_dtypes.setdefault(feat, []).append((frame, rows, data.copy()))
 
-    def _unify_dtypes(self, n_frames: int) -> None:
-        """Give each feature the dtype of its first frame, if no value changes by it.
+    def _rows(self, frame: int) -> slice:
+        """Rows of a frame's events, in a range that starts with frame 0."""
+        return slice(self._stops[frame] - self._counts[frame], self._stops[frame])
 
-        Only frames before `n_frames` are looked at.
+    def _unified_dtypes(self, n_frames: int) -> dict[str, AnyArray]:
+        """Features that came with several dtypes, in that of the first frame with events.
+
+        Only frames before `n_frames` are looked at, all of which have to be there.
+
+        Raises
+        ------
+        _MisfitError
+            A value would change by it.
         """
-        for feat, found in list(self._other_dtypes.items()):
-            others = sorted((item for item in found if item[0] < n_frames), key=lambda x: x[0])
+        unified: dict[str, AnyArray] = {}
+        frames = [frame for frame in range(n_frames) if self._counts[frame]]
+        for feat, found in self._other_dtypes.items():
+            others = {frame: data for frame, _, data in found if frame < n_frames}
             if not others:
                 continue
             array: AnyArray = self.events[feat]
-            has_events = np.asarray(self._counts[:n_frames]) > 0
-            first = int(np.argmax(has_events))
-            dtype = others[0][2].dtype if others[0][0] == first else array.dtype
-            if feat == "mask":
-                array, dtype = mask_to_stored(array), np.dtype(np.uint8)
-            elif dtype != array.dtype:
-                where = f", frames from {self.index_offset + first}"
-                array = cast_lossless(array, dtype, feat, where)
-            else:
-                array = array.copy()
-            for frame, rows, data in others:
+            is_mask = feat == "mask"
+            dtype = np.dtype(np.uint8) if is_mask else others.get(frames[0], array).dtype
+            unified[feat] = np.zeros(array.shape, dtype=dtype)
+            for frame in frames:
+                data = others.get(frame, array[self._rows(frame)])
                 where = f", frame {self.index_offset + frame}"
-                stored = mask_to_stored(data) if feat == "mask" else data
-                array[rows] = cast_lossless(stored, dtype, feat, where)
-            self.events[feat] = array
-            self._other_dtypes[feat] = [item for item in found if item[0] >= n_frames]
-            if not self._other_dtypes[feat]:
-                del self._other_dtypes[feat]
+                try:
+                    data = cast_lossless(
+                        mask_to_stored(data) if is_mask else data, dtype, feat, where
+                    )
+                except EventError as exc:
+                    raise _MisfitError(str(exc), frame) from exc
+                unified[feat][self._rows(frame)] = data
+        return unified
+
+
+class _MisfitError(EventError):
+    """An event error that knows its frame, counted from the beginning of the range."""
+
+    def __init__(self, message: str, frame: int) -> None:
+        super().__init__(message, frame)
+        self.frame = frame
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def _as_rows(feat: str, value: Any) -> Any:
+    """A feature's events in one frame; a mask of bool becomes 0/255 when it is written."""
+    if is_contour(feat):
+        return as_item_arrays(feat, value)
+    if feat == "mask" and isinstance(value, np.ndarray) and value.dtype == np.bool_ and value.ndim:
+        return value
+    return to_stored(feat, value)

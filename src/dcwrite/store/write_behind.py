@@ -1,0 +1,140 @@
+"""Write-behind: chunks on their way through the encoder to the disk.
+
+Alone here: how much may be on the way, and in what order it arrives. Invariant: chunks are
+written in the order in which they came (those of one dataset, and those before a mark), by the
+thread that calls; at most `max_bytes` of raw data wait, plus one chunk.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Final, NamedTuple
+
+import numpy.typing as npt
+
+from .append import GrowingDataset
+from .encoder import EncoderPool
+
+__all__ = ["WriteBehind"]
+
+#: Raw bytes of chunks that may wait for the encoder or the disk.
+IN_FLIGHT_BYTES: Final = 64 * 1024**2
+#: Smaller chunks go to the encoder together: a task costs some 20 us, a scalar chunk 30 us.
+BUNDLE_BYTES: Final = 256 * 1024
+
+
+class _Block(NamedTuple):
+    dataset: GrowingDataset
+    start: int
+    rows: npt.NDArray[Any]
+
+
+class _Task(NamedTuple):
+    blocks: list[_Block]
+    nbytes: int
+    future: Future[list[bytes | memoryview]]
+
+
+class WriteBehind:
+    """Encodes chunks on the pool and writes them in order.
+
+    Parameters
+    ----------
+    pool
+        Threads that encode.
+    max_bytes
+        Raw bytes that may wait.
+    """
+
+    def __init__(self, pool: EncoderPool, max_bytes: int = IN_FLIGHT_BYTES) -> None:
+        self._pool = pool
+        self._max_bytes = max_bytes
+        self._waiting: deque[_Task | Callable[[], None]] = deque()
+        self._bundle: list[_Block] = []
+        self._bundle_bytes = 0
+        self.in_flight_bytes = 0
+
+    def submit(self, dataset: GrowingDataset, start: int, rows: npt.NDArray[Any]) -> None:
+        """Encode a whole chunk and write it later; may first write older ones.
+
+        Raises
+        ------
+        StorageError
+            An older chunk could not be written.
+        """
+        self.in_flight_bytes += rows.nbytes
+        block = _Block(dataset, start, rows)
+        if rows.nbytes >= BUNDLE_BYTES:
+            self._start([block], rows.nbytes)
+        else:
+            self._bundle.append(block)
+            self._bundle_bytes += rows.nbytes
+            if self._bundle_bytes >= BUNDLE_BYTES:
+                self._seal()
+        self._write_ready()
+
+    def then(self, action: Callable[[], None]) -> None:
+        """Call `action` when all chunks that were submitted before are written."""
+        self._seal()
+        self._waiting.append(action)
+        self._write_ready()
+
+    def drain(self) -> None:
+        """Write all that waits.
+
+        Raises
+        ------
+        StorageError
+            The disk refused; the rest still waits.
+        """
+        self._seal()
+        while self._waiting:
+            self._write_oldest()
+
+    def discard(self) -> None:
+        """Drop what waits, after an error of the disk."""
+        for task in self._waiting:
+            if isinstance(task, _Task):
+                task.future.cancel()
+        self._waiting.clear()
+        self._bundle.clear()
+        self._bundle_bytes = self.in_flight_bytes = 0
+
+    def _seal(self) -> None:
+        if self._bundle:
+            self._start(self._bundle, self._bundle_bytes)
+            self._bundle, self._bundle_bytes = [], 0
+
+    def _start(self, blocks: list[_Block], nbytes: int) -> None:
+        self._waiting.append(_Task(blocks, nbytes, self._pool.submit(_encode, blocks)))
+
+    def _write_ready(self) -> None:
+        while self._waiting:
+            task = self._waiting[0]
+            if (
+                isinstance(task, _Task)
+                and self.in_flight_bytes <= self._max_bytes
+                and not task.future.done()
+            ):
+                return
+            self._write_oldest()
+
+    def _write_oldest(self) -> None:
+        task = self._waiting.popleft()
+        if not isinstance(task, _Task):
+            task()
+            return
+        self.in_flight_bytes -= task.nbytes
+        for block, stored in zip(task.blocks, task.future.result(), strict=True):
+            block.dataset.write_chunk(block.start, stored)
+
+
+def _encode(blocks: list[_Block]) -> list[bytes | memoryview]:
+    encoded = []
+    for block in blocks:
+        if block.dataset.codec is None:
+            raise AssertionError("only datasets with a codec have chunks to encode")
+        encoded.append(block.dataset.codec.encode(block.rows))
+    return encoded
