@@ -78,7 +78,15 @@ class AbortedError(UsageError):
 
 
 class StorageError(DCWriteError, OSError):
-    """The disk refused; `errno` and `filename` are those of the original error."""
+    """The disk refused; `errno` and `filename` are those of the original error.
+
+    Attributes
+    ----------
+    durable_events
+        Events of a stream that can be recovered; None where there is no stream.
+    """
+
+    durable_events: int | None = None
 
 
 class StallError(DCWriteError, RuntimeError):

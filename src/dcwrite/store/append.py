@@ -83,11 +83,11 @@ class GrowingDataset:
         self.dset: h5py.Dataset = dset
         self.dtype: np.dtype[Any] = dset.dtype
         self.item_shape: tuple[int, ...] = dset.shape[1:]
-        self.n_events: int = dset.shape[0]
+        self.n_events = int(dset.shape[0])
         chunks = dset.chunks
         whole_items = chunks is not None and chunks[1:] == self.item_shape
         self.codec = ChunkCodec.for_dataset(dset) if whole_items else None
-        self.chunk_events: int = chunks[0] if chunks else 1
+        self.chunk_events = int(chunks[0]) if chunks else 1
         #: number of rows that were there before this object added any
         self.start_events = self.n_events
         #: rows that are in the file
@@ -151,13 +151,22 @@ class GrowingDataset:
         self._settled = self.n_events
         self._tail = None
 
+    @property
+    def first_unfinished(self) -> int:
+        """First row that is in no whole chunk; where HDF5 makes the chunks: the first of all."""
+        if self.codec is None:
+            return self.start_events
+        return self.n_events - self.n_events % self.chunk_events
+
     def tail_rows(self, start: int) -> AnyArray:
-        """Rows from `start` on that wait in memory (copied)."""
-        first = self.n_events - self.n_events % self.chunk_events
-        begin = max(start, first) - first
-        if self._tail is None or begin >= self.n_events - first:
+        """Rows from `start` on that are in no whole chunk (a copy)."""
+        if self.codec is None:
+            rows: AnyArray = self.dset[start : self.n_events]
+            return rows
+        first = self.first_unfinished
+        if self._tail is None or start >= self.n_events:
             return np.empty((0, *self.item_shape), dtype=self.dtype)
-        return self._tail[begin : self.n_events - first].copy()
+        return self._tail[start - first : self.n_events - first].copy()
 
     # -- visible ----------------------------------------------------------------------------
 

@@ -280,9 +280,7 @@ def _put(
                 h5py.h5o.copy(data.parent.id, _base_name(data), target.id, feat.encode())
             else:
                 writer.store_feature_chunk(feat, data, group_name=BASIN_GROUP)
-        key, lines = basin_lines(
-            text or basin.to_text(), has_dclab_keys=basin.has_dclab_keys
-        )
+        key, lines = basin_lines(text or basin.to_text(), has_dclab_keys=basin.has_dclab_keys)
         basins = h5.require_group("basins")
         if key not in basins:
             made.append(f"basins/{key}")
@@ -440,7 +438,10 @@ def create_with_basins(
         )
     if isinstance(basin_paths, (str, Path)):
         basin_paths = [basin_paths]
-    groups = [[item] if isinstance(item, (str, Path)) else list(item) for item in basin_paths]
+    groups: list[list[str | Path]] = [
+        list(item) if isinstance(item, Sequence) and not isinstance(item, str) else [item]
+        for item in basin_paths
+    ]
     for number, group in enumerate(groups):
         if not _path_texts(f"'{path_out}', basin {number}", group):
             raise BasinError(f"'{path_out}', basin {number}: expected at least one path, got none")

@@ -7,6 +7,7 @@ thread that calls; at most `max_bytes` of raw data wait, plus one chunk.
 
 from __future__ import annotations
 
+import zlib
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from .append import GrowingDataset
 from .encoder import EncoderPool
 
-__all__ = ["WriteBehind"]
+__all__ = ["ChunkWatcher", "WriteBehind"]
 
 #: Raw bytes of chunks that may wait for the encoder or the disk.
 IN_FLIGHT_BYTES: Final = 64 * 1024**2
@@ -34,7 +35,11 @@ class _Block(NamedTuple):
 class _Task(NamedTuple):
     blocks: list[_Block]
     nbytes: int
-    future: Future[list[bytes | memoryview]]
+    future: Future[list[tuple[bytes | memoryview, int]]]
+
+
+#: Told of each written chunk: dataset, first row, offset in the file, size, CRC-32.
+ChunkWatcher = Callable[[GrowingDataset, int, int, int, int], None]
 
 
 class WriteBehind:
@@ -55,6 +60,8 @@ class WriteBehind:
         self._bundle: list[_Block] = []
         self._bundle_bytes = 0
         self.in_flight_bytes = 0
+        #: told of each chunk that was written; set it before the first one
+        self.watcher: ChunkWatcher | None = None
 
     def submit(self, dataset: GrowingDataset, start: int, rows: npt.NDArray[Any]) -> None:
         """Encode a whole chunk and write it later; may first write older ones.
@@ -108,7 +115,8 @@ class WriteBehind:
             self._bundle, self._bundle_bytes = [], 0
 
     def _start(self, blocks: list[_Block], nbytes: int) -> None:
-        self._waiting.append(_Task(blocks, nbytes, self._pool.submit(_encode, blocks)))
+        future = self._pool.submit(_encode, blocks, self.watcher is not None)
+        self._waiting.append(_Task(blocks, nbytes, future))
 
     def _write_ready(self) -> None:
         while self._waiting:
@@ -127,14 +135,17 @@ class WriteBehind:
             task()
             return
         self.in_flight_bytes -= task.nbytes
-        for block, stored in zip(task.blocks, task.future.result(), strict=True):
-            block.dataset.write_chunk(block.start, stored)
+        for block, (stored, checksum) in zip(task.blocks, task.future.result(), strict=True):
+            offset, size = block.dataset.write_chunk(block.start, stored)
+            if self.watcher is not None:
+                self.watcher(block.dataset, block.start, offset, size, checksum)
 
 
-def _encode(blocks: list[_Block]) -> list[bytes | memoryview]:
+def _encode(blocks: list[_Block], with_checksum: bool) -> list[tuple[bytes | memoryview, int]]:
     encoded = []
     for block in blocks:
         if block.dataset.codec is None:
             raise AssertionError("only datasets with a codec have chunks to encode")
-        encoded.append(block.dataset.codec.encode(block.rows))
+        stored = block.dataset.codec.encode(block.rows)
+        encoded.append((stored, zlib.crc32(stored) if with_checksum else 0))
     return encoded

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -43,8 +43,8 @@ from ..format.text import encode_lines
 from . import basins
 from .append import GrowingDataset
 from .encoder import EncoderPool
-from .hdf5 import datasets_of, open_for_writing, storage_errors
-from .write_behind import WriteBehind
+from .hdf5 import datasets_of, divert, open_for_writing, storage_errors
+from .write_behind import ChunkWatcher, WriteBehind
 
 __all__ = ["HDF5Writer"]
 
@@ -138,6 +138,7 @@ class HDF5Writer:
         self._datasets: dict[tuple[str, str], GrowingDataset] = {}
         #: contours that were there before, and that are there now; None: none were written
         self._contours: tuple[int, int] | None = None
+        self._new_contours: list[npt.NDArray[Any]] = []
         self._closed = False
         self._failed = False
         try:
@@ -179,9 +180,12 @@ class HDF5Writer:
             self._visible = True
 
     def _write_waiting(self) -> None:
-        """Write all whole chunks; an error of the disk is the end of this file."""
+        self._guard(self._behind.drain)
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        """Work with chunks; an error of the disk is the end of this file."""
         try:
-            self._behind.drain()
+            work()
         except OSError:
             self._failed = True
             self._behind.discard()
@@ -254,10 +258,18 @@ class HDF5Writer:
         self._write_waiting()
         for dataset in self._datasets.values():
             dataset.settle()
-        with storage_errors(self.path, "flushing the file"):
-            self._h5.flush()
+        if self._h5.id.valid:  # a foreign file may have been closed by its owner
+            with storage_errors(self.path, "flushing the file"):
+                self._h5.flush()
 
     def _set_final_attributes(self) -> None:
+        if not self._h5.id.valid:
+            if self._scalar_attributes or self._event_count:
+                raise ClosedError(
+                    f"'{self.path}': the file was closed before the writer, which could not set "
+                    f"the attributes that were asked for; close the writer first"
+                )
+            return
         with storage_errors(self.path, "setting attributes"):
             if self._scalar_attributes:
                 for feat, dataset in self._event_datasets().items():
@@ -393,11 +405,10 @@ class HDF5Writer:
     ) -> None:
         if feat == "mask" and dtype == np.bool_:
             dtype = np.dtype(np.uint8)  # as masks are stored
-        kwds = {
-            "chunks": best_chunk_shape(item_shape, dtype),
-            **self.ds_kwds,
-            **(ds_kwds or {}),
-        }
+        kwds = {"chunks": best_chunk_shape(item_shape, dtype), **self.ds_kwds}
+        if ds_kwds and "compression" in ds_kwds:
+            kwds["compression_opts"] = None  # those of the writer are for another filter
+        kwds.update(ds_kwds or {})
         if dtype.kind not in "biuf":
             raise EventError(f"feature '{feat}': expected a numeric dtype, got {dtype}")
         try:
@@ -443,7 +454,7 @@ class HDF5Writer:
             if is_contour(feat):
                 self._store_contours(as_item_arrays(feat, data), group_name)
                 return
-            if isinstance(data, Mapping):
+            if isinstance(data, Mapping) or feat == "trace":
                 self._store_several(feat, data, group_name)
                 return
             array = to_stored(feat, data)
@@ -522,6 +533,8 @@ class HDF5Writer:
                 raise
             if in_events:
                 self._contours = (first, start + len(items))
+                if self._behind.watcher is not None:
+                    self._new_contours += items
 
     def truncate(self, lengths: Mapping[str, int] | int) -> None:
         """Give back events at the end of the features that this writer wrote.
@@ -549,6 +562,47 @@ class HDF5Writer:
             for number in range(keep, count):
                 del self._events[f"contour/{number}"]
             self._contours = (start, keep)
+
+    # -- for streams --------------------------------------------------------------------------
+
+    def watch_chunks(self, watcher: ChunkWatcher) -> None:
+        """Have each chunk told that was written: dataset, row, offset, size, CRC-32."""
+        self._behind.watcher = watcher
+
+    def when_written(self, action: Callable[[], None]) -> None:
+        """Call `action` when all whole chunks that were stored before it are written."""
+        with self._lock:
+            self._guard(lambda: self._behind.then(action))
+
+    def write_waiting(self) -> None:
+        """Write all whole chunks now."""
+        with self._lock:
+            if not self._failed and not self._closed:
+                self._write_waiting()
+
+    def datasets(self) -> list[tuple[str, GrowingDataset]]:
+        """Paths and states of the datasets that this writer wrote."""
+        return [(f"{group}/{feat}", ds) for (group, feat), ds in self._datasets.items()]
+
+    def take_contours(self) -> tuple[int, list[npt.NDArray[Any]]] | None:
+        """Number of the first contour since the last call, and the contours; None: none."""
+        if self._contours is None or not self._new_contours:
+            return None
+        items, self._new_contours = self._new_contours, []
+        return self._contours[1] - len(items), items
+
+    def abandon(self) -> None:
+        """Let go of the file without another write, after an error of the disk.
+
+        HDF5 would write its buffers again and again, and crash the interpreter at its end; the
+        file cannot be opened afterwards, but its chunks are in it.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            self._failed = self._closed = True
+            divert(self._h5)
+            self._release()
 
     def forget(self, group_name: str, feat: str) -> None:
         """Drop the handle of a dataset that is about to be deleted."""
@@ -712,7 +766,7 @@ class HDF5Writer:
         """Store a whole dataset; an old one is unlinked only after the new one is complete."""
         self._require_open()
         what = group_name[:-1].capitalize()
-        if not isinstance(name, str) or not name or "/" in name:
+        if not isinstance(name, str) or name in {"", ".", ".."} or {"/", "\0"} & set(name):
             raise MetadataError(f"{what} name: expected a text without '/', got {name!r}")
         with storage_errors(self.path, f"writing '{group_name}/{name}'"):
             group = self._h5.require_group(group_name)

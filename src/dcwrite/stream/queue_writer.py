@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AbortedError, DCWriteError, WriterDiedError
+from ..store.journal import Durability
 from .chunk_writer import BatchEnd, ChunkWriter, WriterQueue
 from .collector import Collector
 
@@ -98,6 +99,7 @@ class _QueueWriter:
         # without locks: only the writer counts, and one that is killed may hold a lock for ever
         self._events = mp_spawn.RawValue("Q", 0)
         self._frames = mp_spawn.RawValue("Q", 0)
+        self._durable = mp_spawn.RawValue("Q", 0)
         self._abort = mp_spawn.Event()
         # refuses a wrong threshold here, and not later in a thread
         Collector((), (), write_threshold=write_threshold, put_batch=print, check=print)
@@ -111,6 +113,11 @@ class _QueueWriter:
     def written_frames(self) -> Counter:
         """Number of frames handed to HDF5; its `value` raises the writer's error."""
         return Counter(self._frames, self)
+
+    @property
+    def durable_events(self) -> Counter:
+        """Number of events that would survive now; its `value` raises the writer's error."""
+        return Counter(self._durable, self)
 
     def abort(self) -> None:
         """End the writer from outside; complete frames that it has are written.
@@ -160,6 +167,7 @@ class _QueueWriter:
                 parent_logger=logger,
                 daemon=True,
                 on_batch=self._count,
+                on_durable=self._count_durable,
                 **self._writer_options,
             )
         except DCWriteError:
@@ -198,6 +206,9 @@ class _QueueWriter:
         self._events.value += n_events
         self._frames.value += n_frames
 
+    def _count_durable(self, n_events: int) -> None:
+        self._durable.value = n_events
+
 
 class QueueWriterThread(_QueueWriter, threading.Thread):
     """Write events from a queue to an .rtdc file, in a thread.
@@ -228,6 +239,8 @@ class QueueWriterThread(_QueueWriter, threading.Thread):
         Whether to add the features "index_unmapped" and "nevents".
     compression, threads, event_count, scalar_attributes
         As for `HDF5Writer`.
+    durability, sync_interval_s, in_place
+        As for `ChunkWriter`.
     *args, **kwargs
         For :class:`threading.Thread`.
 
@@ -235,8 +248,8 @@ class QueueWriterThread(_QueueWriter, threading.Thread):
     ----------
     error : BaseException or None
         What ended the writer before its time.
-    written_events, written_frames : Counter
-        Numbers handed to HDF5; ``.value`` raises the error of a writer that failed.
+    written_events, written_frames, durable_events : Counter
+        Numbers handed to HDF5, and number of events that would survive a kill now; ``.value`` raises the error of a writer that failed.
     """
 
     _logger_name = "dcwrite.write.QueueWriterThread"
@@ -256,6 +269,9 @@ class QueueWriterThread(_QueueWriter, threading.Thread):
         threads: int | None = None,
         event_count: bool = False,
         scalar_attributes: bool = False,
+        durability: Durability = "process",
+        sync_interval_s: float = 0.0,
+        in_place: bool = False,
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("name", "QueueWriterThread")
@@ -274,6 +290,9 @@ class QueueWriterThread(_QueueWriter, threading.Thread):
                 "threads": threads,
                 "event_count": event_count,
                 "scalar_attributes": scalar_attributes,
+                "durability": durability,
+                "sync_interval_s": sync_interval_s,
+                "in_place": in_place,
             },
         )
 
@@ -335,6 +354,8 @@ class QueueWriterProcess(_QueueWriter, mp_spawn.Process):  # type: ignore[name-d
         As for `QueueWriterThread`.
     stall_timeout, frame_info, compression, threads, event_count, scalar_attributes
         As for `QueueWriterThread`.
+    durability, sync_interval_s, in_place
+        As for `QueueWriterThread`.
     *args, **kwargs
         For :class:`multiprocessing.Process`.
 
@@ -342,8 +363,8 @@ class QueueWriterProcess(_QueueWriter, mp_spawn.Process):  # type: ignore[name-d
     ----------
     error : BaseException or None
         What ended the process before its time; `WriterDiedError` if it was killed.
-    written_events, written_frames : Counter
-        Numbers handed to HDF5; ``.value`` raises the error of a process that failed.
+    written_events, written_frames, durable_events : Counter
+        Numbers handed to HDF5, and number of events that would survive a kill now; ``.value`` raises the error of a process that failed.
     """
 
     _logger_name = "dcwrite.write.QueueWriterProcess"
@@ -364,6 +385,9 @@ class QueueWriterProcess(_QueueWriter, mp_spawn.Process):  # type: ignore[name-d
         threads: int | None = None,
         event_count: bool = False,
         scalar_attributes: bool = False,
+        durability: Durability = "process",
+        sync_interval_s: float = 0.0,
+        in_place: bool = False,
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("name", "QueueWriterProcess")
@@ -383,6 +407,9 @@ class QueueWriterProcess(_QueueWriter, mp_spawn.Process):  # type: ignore[name-d
                 "threads": threads,
                 "event_count": event_count,
                 "scalar_attributes": scalar_attributes,
+                "durability": durability,
+                "sync_interval_s": sync_interval_s,
+                "in_place": in_place,
             },
         )
         self._error_receiver, self._error_sender = mp_spawn.Pipe(duplex=False)

@@ -1,9 +1,9 @@
 """Whether two recordings hold the same.
 
 Alone here: what counts as the same. Values, dtypes and shapes of the features with their
-attributes, metadata, lines of logs, tables, basins with their data; not: compression, chunks, and
-the forms in which a mask (bool, 0/1, 0/255) or a text may be stored. Invariant: nothing is
-changed, and memory does not grow with the recordings.
+attributes, metadata, lines of logs, tables, basins with their data; not: compression, chunks,
+byte order, and the forms in which a mask (bool, 0/1, 0/255) or a text may be stored. Invariant:
+nothing is changed, and memory does not grow with the recordings.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _feature(name: str, a: Any, b: Any) -> Iterator[str]:
         yield from _contours(name, a, b)
     else:
         yield from _mappings(f"feature '{name}', attribute", a.attributes, b.attributes)
-        if (a.dtype, a.shape) != (b.dtype, b.shape):
+        if not _is_alike(a, b):
             yield (
                 f"feature '{name}': dtype {a.dtype}, shape {a.shape} and dtype {b.dtype}, "
                 f"shape {b.shape}"
@@ -119,6 +119,12 @@ def _contours(name: str, a: Contours, b: Contours) -> Iterator[str]:
         if not _is_same(a[number], b[number]):
             yield f"feature '{name}': first difference at event {number}"
             return
+
+
+def _is_alike(a: Any, b: Any) -> bool:
+    """Whether shape and dtype are the same, but for the byte order."""
+    native = [np.dtype(item.dtype).newbyteorder("=") for item in (a, b)]
+    return native[0] == native[1] and a.shape == b.shape
 
 
 def _first_difference(a: Any, b: Any) -> int | None:
@@ -173,4 +179,4 @@ def _is_same_item(a: Any, b: Any) -> bool:
         return a is b
     if not hasattr(a, "shape"):
         return set(a) == set(b) and all(_is_same_item(a[name], b[name]) for name in a)
-    return (a.dtype, a.shape) == (b.dtype, b.shape) and _first_difference(a, b) is None
+    return _is_alike(a, b) and _first_difference(a, b) is None

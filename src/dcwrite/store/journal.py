@@ -1,0 +1,396 @@
+"""Journal: an append-only file beside a stream that says what would survive a kill now.
+
+Alone here: the format of its records, and when they are synced. Invariant: a commit record is
+written after the chunks that it names (with "power": after they are synced), so that all that a
+complete record names is in the files; a torn last record is told by its checksum.
+
+The file: 8 bytes magic, then records of ``<4s I I I``: b"REC1", length of the JSON head, length of
+the body, CRC-32 of both; then head and body. Heads have a key "type": open, feature, commit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import sys
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DamagedFileError, UsageError
+from .hdf5 import storage_errors
+
+__all__ = [
+    "Commit",
+    "Durability",
+    "FeatureRecord",
+    "Journal",
+    "JournalState",
+    "Tail",
+    "read_journal",
+    "sync_file",
+]
+
+#: What a stream survives: nothing before its end; a kill of its process; a power cut.
+Durability = Literal["none", "process", "power"]
+
+_MAGIC: Final = b"DCWRITEJ"
+_VERSION: Final = 1
+_HEADER: Final = struct.Struct("<4sIII")
+_RECORD: Final = b"REC1"
+#: A head is text of a few kB; larger ones are damage.
+_MAX_HEAD_BYTES: Final = 64 * 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureRecord:
+    """A dataset of the stream.
+
+    Attributes
+    ----------
+    number
+        By which chunks and tails refer to it.
+    path
+        In the file, such as "events/deform".
+    dtype, item_shape, chunk_events
+        Its make-up.
+    start_events
+        Rows that were there before the stream.
+    """
+
+    number: int
+    path: str
+    dtype: str
+    item_shape: tuple[int, ...]
+    chunk_events: int
+    start_events: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """Rows that are in no whole chunk yet.
+
+    Attributes
+    ----------
+    number
+        Of the feature; -1: contours.
+    start
+        Row of the first.
+    rows
+        The rows; for contours a list of one array per event.
+    """
+
+    number: int
+    start: int
+    rows: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What became part of the recording at once.
+
+    Attributes
+    ----------
+    n_events, n_frames
+        So far, in all.
+    lengths
+        Rows per feature number (-1: contours).
+    chunks
+        (feature number, first row, offset in the file, size, CRC-32) of each whole chunk.
+    tails
+        Rows that are in no whole chunk yet.
+    """
+
+    n_events: int
+    n_frames: int
+    lengths: dict[int, int]
+    chunks: Sequence[tuple[int, int, int, int, int]]
+    tails: Sequence[Tail]
+
+
+def sync_file(file_number: int, *, data_only: bool = True) -> None:
+    """Let the disk have what was written; as far as the system offers it."""
+    if sys.platform == "darwin":
+        import fcntl  # noqa: PLC0415 - not on Windows
+
+        with suppress(OSError):
+            fcntl.fcntl(file_number, fcntl.F_FULLFSYNC)
+            return
+    fdatasync = getattr(os, "fdatasync", None)
+    if data_only and fdatasync is not None:
+        fdatasync(file_number)
+    else:
+        os.fsync(file_number)
+
+
+class Journal:
+    """Writes the journal of one stream.
+
+    Parameters
+    ----------
+    path
+        The journal's file; it must not exist.
+    data_path
+        The file whose chunks it names.
+    head
+        What recovery has to know besides: target name, filter arguments.
+    durability
+        "process" or "power".
+    sync_interval_s
+        With "power": the shortest time between two syncs; commits in between are durable with
+        the next one.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        data_path: Path,
+        head: dict[str, Any],
+        *,
+        durability: Durability = "process",
+        sync_interval_s: float = 0.0,
+    ) -> None:
+        if durability not in get_args(Durability):
+            raise UsageError(
+                f"durability: expected one of {get_args(Durability)}, got {durability!r}"
+            )
+        self.path = path
+        self._power = durability == "power"
+        self._interval_s = sync_interval_s
+        self._last_sync = 0.0
+        self._unsynced = False
+        self._data_file: Any = None
+        with storage_errors(path, "creating the journal"):
+            # unbuffered: what was written survives a kill of the process
+            self._file = path.open("xb", buffering=0)
+            try:
+                self._file.write(_MAGIC)
+                self._append({"type": "open", "version": _VERSION, **head}, b"")
+                if self._power:
+                    self._data_file = data_path.open("rb+", buffering=0)
+                    sync_file(self._file.fileno(), data_only=False)
+            except BaseException:
+                self._file.close()
+                path.unlink(missing_ok=True)
+                raise
+
+    def add_feature(self, feature: FeatureRecord) -> None:
+        """Announce a dataset."""
+        with storage_errors(self.path, "writing the journal"):
+            self._append(
+                {
+                    "type": "feature",
+                    "number": feature.number,
+                    "path": feature.path,
+                    "dtype": feature.dtype,
+                    "item_shape": list(feature.item_shape),
+                    "chunk_events": feature.chunk_events,
+                    "start_events": feature.start_events,
+                },
+                b"",
+            )
+
+    def commit(self, commit: Commit) -> bool:
+        """Add a record.
+
+        Returns
+        -------
+        bool
+            Whether it is durable now; else with a later record, or `sync`.
+
+        Raises
+        ------
+        StorageError
+            The disk refused; the record does not count.
+        """
+        parts: list[bytes] = []
+        tails = []
+        for tail in commit.tails:
+            items = tail.rows if isinstance(tail.rows, list) else [tail.rows]
+            shapes = []
+            for item in items:
+                array = np.ascontiguousarray(item)
+                parts.append(array.tobytes())
+                shapes.append([list(array.shape), array.dtype.str])
+            tails.append([tail.number, tail.start, isinstance(tail.rows, list), shapes])
+        head = {
+            "type": "commit",
+            "n_events": commit.n_events,
+            "n_frames": commit.n_frames,
+            "lengths": list(commit.lengths.items()),
+            "chunks": commit.chunks,
+            "tails": tails,
+        }
+        with storage_errors(self.path, "writing the journal"):
+            due = self._power and time.monotonic() - self._last_sync >= self._interval_s
+            if due:
+                sync_file(self._data_file.fileno())
+            self._append(head, b"".join(parts))
+            self._unsynced = self._power
+            if due:
+                self._sync_journal()
+        return not self._unsynced
+
+    def sync(self) -> None:
+        """Make all commits durable."""
+        if self._unsynced:
+            with storage_errors(self.path, "syncing the journal"):
+                sync_file(self._data_file.fileno())
+                self._sync_journal()
+
+    def _sync_journal(self) -> None:
+        sync_file(self._file.fileno())
+        self._unsynced = False
+        self._last_sync = time.monotonic()
+
+    def close(self, *, remove: bool) -> None:
+        """Close it; remove it when the recording is complete under its own name."""
+        self._file.close()
+        if self._data_file is not None:
+            self._data_file.close()
+        if remove:
+            with storage_errors(self.path, "removing the journal"):
+                self.path.unlink(missing_ok=True)
+
+    def _append(self, head: dict[str, Any], body: bytes) -> None:
+        text = json.dumps(head, separators=(",", ":")).encode()
+        checksum = zlib.crc32(body, zlib.crc32(text))
+        record = memoryview(_HEADER.pack(_RECORD, len(text), len(body), checksum) + text + body)
+        written = 0
+        while written < len(record):  # an unbuffered write may be partial on a full disk
+            written += self._file.write(record[written:]) or 0
+
+
+@dataclass(slots=True)
+class JournalState:
+    """What a journal says.
+
+    Attributes
+    ----------
+    head
+        The record "open".
+    features
+        By number.
+    chunks
+        By feature number and first row: (offset, size, CRC-32).
+    tails
+        By feature number: (first row, rows), in the order of the commits.
+    n_events, n_frames, lengths
+        Of the last commit.
+    n_commits
+        Number of complete commits.
+    torn_bytes
+        Bytes after the last complete record.
+    """
+
+    head: dict[str, Any]
+    features: dict[int, FeatureRecord] = field(default_factory=dict)
+    chunks: dict[int, dict[int, tuple[int, int, int]]] = field(default_factory=dict)
+    tails: dict[int, list[tuple[int, Any]]] = field(default_factory=dict)
+    n_events: int = 0
+    n_frames: int = 0
+    lengths: dict[int, int] = field(default_factory=dict)
+    n_commits: int = 0
+    torn_bytes: int = 0
+
+
+def read_journal(path: Path) -> JournalState:
+    """Read a journal up to its last complete record.
+
+    Raises
+    ------
+    StorageError
+        It cannot be read.
+    DamagedFileError
+        It is no journal, or of a later version.
+    """
+    with storage_errors(path, "reading the journal"), path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if file.read(len(_MAGIC)) != _MAGIC:
+            raise DamagedFileError(f"'{path}': expected a journal of dcwrite, got another file")
+        state: JournalState | None = None
+        complete = file.tell()
+        for head, body in _records(file, size):
+            try:
+                if head["type"] == "open":
+                    state = _opened(path, head)
+                elif state is not None:
+                    _apply(state, head, body)
+            except (KeyError, TypeError, ValueError, IndexError) as exc:
+                raise DamagedFileError(
+                    f"'{path}': a record with a right checksum cannot be understood ({exc!r})"
+                ) from exc
+            complete = file.tell()
+    if state is None:
+        raise DamagedFileError(f"'{path}': no complete record in the journal; nothing was durable")
+    state.torn_bytes = size - complete
+    return state
+
+
+def _opened(path: Path, head: dict[str, Any]) -> JournalState:
+    if head["version"] != _VERSION:
+        raise DamagedFileError(
+            f"'{path}': expected journal version {_VERSION}, got {head['version']}; use a newer "
+            f"dcwrite"
+        )
+    return JournalState(head)
+
+
+def _records(file: Any, size: int) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Complete records; ends at the first that is not."""
+    while True:
+        header = file.read(_HEADER.size)
+        if len(header) < _HEADER.size:
+            return
+        magic, head_size, body_size, checksum = _HEADER.unpack(header)
+        if magic != _RECORD or head_size > _MAX_HEAD_BYTES:
+            return
+        if file.tell() + head_size + body_size > size:
+            return
+        text = file.read(head_size)
+        body = file.read(body_size)
+        if zlib.crc32(body, zlib.crc32(text)) != checksum:
+            return
+        try:
+            head = json.loads(text)
+        except (ValueError, RecursionError):
+            return
+        if not isinstance(head, dict):
+            return
+        yield head, body
+
+
+def _apply(state: JournalState, head: dict[str, Any], body: bytes) -> None:
+    if head["type"] == "feature":
+        record = FeatureRecord(
+            int(head["number"]),
+            str(head["path"]),
+            str(head["dtype"]),
+            tuple(int(n) for n in head["item_shape"]),
+            int(head["chunk_events"]),
+            int(head["start_events"]),
+        )
+        state.features[record.number] = record
+    elif head["type"] == "commit":
+        state.n_events = int(head["n_events"])
+        state.n_frames = int(head["n_frames"])
+        state.lengths = {int(number): int(length) for number, length in head["lengths"]}
+        for number, start, offset, size, checksum in head["chunks"]:
+            state.chunks.setdefault(number, {})[start] = (offset, size, checksum)
+        position = 0
+        for number, start, is_list, shapes in head["tails"]:
+            items: list[npt.NDArray[Any]] = []
+            for shape, dtype in shapes:
+                count = int(np.prod(shape, dtype=np.int64))
+                items.append(np.frombuffer(body, np.dtype(dtype), count, position).reshape(shape))
+                position += items[-1].nbytes
+            state.tails.setdefault(number, []).append((start, items if is_list else items[0]))
+        state.n_commits += 1
