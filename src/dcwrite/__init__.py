@@ -29,6 +29,7 @@ from .store.basins import copy_basins, create_with_basins, get_measurement_ident
 from .store.copying import copy_features, copy_metadata
 from .store.describe import Description, FeatureInfo, describe
 from .store.recording import BasinStatus, Feature, Recording
+from .store.recover import RecoveryReport, recover
 from .store.verify import Finding, Report, verify
 from .store.writer import HDF5Writer
 from .stream.chunk_writer import ChunkWriter
@@ -62,6 +63,8 @@ __all__ = [  # noqa: RUF022 - grouped as users meet them
     "verify",
     "Report",
     "Finding",
+    "recover",
+    "RecoveryReport",
     # what goes wrong
     "DCWriteError",
     "DataError",

@@ -211,12 +211,14 @@ def cast_lossless(data: AnyArray, dtype: np.dtype[Any], feat: str, where: str = 
         )
     with np.errstate(all="ignore"):
         converted = data.astype(dtype)
-        if source.kind in "biu" and dtype.kind in "biu":
+        if source.kind == "b":
+            kept: Any = np.bool_(True)  # every number can be 0 and 1
+        elif source.kind in "iu" and dtype.kind in "biu":
             bounds = _integer_bounds(dtype)
             kept = (data >= bounds[0]) & (data <= bounds[1]) if data.size else np.bool_(True)
-        elif source.kind in "biu":
+        elif source.kind in "iu":
             limit = _EXACT_INTEGERS.get(dtype.itemsize, 2**53)
-            wide = data.astype(np.int64) if source.kind in "bi" else data.astype(np.uint64)
+            wide = data.astype(np.int64 if source.kind == "i" else np.uint64)
             kept = wide <= limit
             if source.kind == "i":
                 kept &= wide >= -limit

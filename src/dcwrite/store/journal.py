@@ -5,7 +5,9 @@ written after the chunks that it names (with "power": after they are synced), so
 complete record names is in the files; a torn last record is told by its checksum.
 
 The file: 8 bytes magic, then records of ``<4s I I I``: b"REC1", length of the JSON head, length of
-the body, CRC-32 of both; then head and body. Heads have a key "type": open, feature, commit.
+the body, CRC-32 of both; then head and body (Zstandard). Heads have a key "type": open, feature,
+commit. Rows of unfinished chunks become obsolete soon: from time to time the journal is replaced
+by one that begins with all that still counts.
 """
 
 from __future__ import annotations
@@ -16,17 +18,21 @@ import struct
 import sys
 import time
 import zlib
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+from numcodecs.zstd import Zstd
 
 from ..errors import DamagedFileError, UsageError
+from .encoder import zstd_content_size
 from .hdf5 import storage_errors
+from .whole_file import sync_folder
 
 __all__ = [
     "Commit",
@@ -46,6 +52,10 @@ _MAGIC: Final = b"DCWRITEJ"
 _VERSION: Final = 1
 _HEADER: Final = struct.Struct("<4sIII")
 _RECORD: Final = b"REC1"
+#: The journal is replaced when it has grown by this much: about 100 commits of 500 events.
+REPLACE_BYTES: Final = 64 * 1024**2
+#: Level 1: rows of unfinished chunks are written some 300 MB/s fast, and are not kept.
+_BODY_CODEC: Final = Zstd(level=1)
 #: A head is text of a few kB; larger ones are damage.
 _MAX_HEAD_BYTES: Final = 64 * 1024**2
 
@@ -163,6 +173,12 @@ class Journal:
                 f"durability: expected one of {get_args(Durability)}, got {durability!r}"
             )
         self.path = path
+        self._data_path = data_path
+        self._head = {"type": "open", "version": _VERSION, **head}
+        self._features: list[FeatureRecord] = []
+        #: all chunks so far, five numbers each (40 bytes per chunk)
+        self._chunks = array("q")
+        self._size_at_replacement = 0
         self._power = durability == "power"
         self._interval_s = sync_interval_s
         self._last_sync = 0.0
@@ -173,7 +189,7 @@ class Journal:
             self._file = path.open("xb", buffering=0)
             try:
                 self._file.write(_MAGIC)
-                self._append({"type": "open", "version": _VERSION, **head}, b"")
+                self._append(self._head, b"")
                 if self._power:
                     self._data_file = data_path.open("rb+", buffering=0)
                     sync_file(self._file.fileno(), data_only=False)
@@ -184,22 +200,25 @@ class Journal:
 
     def add_feature(self, feature: FeatureRecord) -> None:
         """Announce a dataset."""
+        self._features.append(feature)
         with storage_errors(self.path, "writing the journal"):
-            self._append(
-                {
-                    "type": "feature",
-                    "number": feature.number,
-                    "path": feature.path,
-                    "dtype": feature.dtype,
-                    "item_shape": list(feature.item_shape),
-                    "chunk_events": feature.chunk_events,
-                    "start_events": feature.start_events,
-                },
-                b"",
-            )
+            self._append({"type": "feature", **asdict(feature)}, b"")
 
-    def commit(self, commit: Commit) -> bool:
+    @property
+    def wants_replacement(self) -> bool:
+        """Whether the next commit should bring all rows that are in no whole chunk."""
+        return self._file.tell() - self._size_at_replacement > REPLACE_BYTES
+
+    def commit(self, commit: Commit, *, replace: bool = False) -> bool:
         """Add a record.
+
+        Parameters
+        ----------
+        commit
+            What became part of the recording.
+        replace
+            Whether its tails hold all rows that are in no whole chunk: then the journal begins
+            anew with it.
 
         Returns
         -------
@@ -211,33 +230,50 @@ class Journal:
         StorageError
             The disk refused; the record does not count.
         """
-        parts: list[bytes] = []
-        tails = []
-        for tail in commit.tails:
-            items = tail.rows if isinstance(tail.rows, list) else [tail.rows]
-            shapes = []
-            for item in items:
-                array = np.ascontiguousarray(item)
-                parts.append(array.tobytes())
-                shapes.append([list(array.shape), array.dtype.str])
-            tails.append([tail.number, tail.start, isinstance(tail.rows, list), shapes])
-        head = {
-            "type": "commit",
-            "n_events": commit.n_events,
-            "n_frames": commit.n_frames,
-            "lengths": list(commit.lengths.items()),
-            "chunks": commit.chunks,
-            "tails": tails,
-        }
+        for chunk in commit.chunks:
+            self._chunks.extend(chunk)
         with storage_errors(self.path, "writing the journal"):
             due = self._power and time.monotonic() - self._last_sync >= self._interval_s
-            if due:
+            if due or (replace and self._power):
                 sync_file(self._data_file.fileno())
-            self._append(head, b"".join(parts))
+            if replace:
+                self._begin_anew(commit)
+            else:
+                self._append(*_packed(commit, commit.chunks))
             self._unsynced = self._power
-            if due:
+            if due or (replace and self._power):
                 self._sync_journal()
         return not self._unsynced
+
+    def _begin_anew(self, commit: Commit) -> None:
+        """Replace the file by one with all that still counts; a kill leaves one of the two."""
+        new_path = self.path.with_name(self.path.name + ".new")
+        flat = self._chunks
+        chunks = [tuple(flat[ii : ii + 5]) for ii in range(0, len(flat), 5)]
+        old = self._file
+        self._file = new_path.open("wb", buffering=0)
+        try:
+            self._file.write(_MAGIC)
+            self._append(self._head, b"")
+            for feature in self._features:
+                self._append({"type": "feature", **asdict(feature)}, b"")
+            self._append(*_packed(commit, chunks))
+            if self._power:
+                sync_file(self._file.fileno(), data_only=False)
+        except BaseException:
+            self._file.close()
+            self._file = old
+            new_path.unlink(missing_ok=True)
+            raise
+        # open files cannot be renamed on Windows
+        self._file.close()
+        old.close()
+        new_path.replace(self.path)
+        if self._power:
+            sync_folder(self.path.parent)
+        self._file = self.path.open("r+b", buffering=0)
+        self._file.seek(0, os.SEEK_END)
+        self._size_at_replacement = self._file.tell()
 
     def sync(self) -> None:
         """Make all commits durable."""
@@ -267,6 +303,31 @@ class Journal:
         written = 0
         while written < len(record):  # an unbuffered write may be partial on a full disk
             written += self._file.write(record[written:]) or 0
+
+
+def _packed(commit: Commit, chunks: Sequence[tuple[int, ...]]) -> tuple[dict[str, Any], bytes]:
+    """Head and body of a commit."""
+    parts: list[bytes] = []
+    tails = []
+    for tail in commit.tails:
+        items = tail.rows if isinstance(tail.rows, list) else [tail.rows]
+        shapes = []
+        for item in items:
+            rows = np.ascontiguousarray(item)
+            parts.append(rows.tobytes())
+            shapes.append([list(rows.shape), rows.dtype.str])
+        tails.append([tail.number, tail.start, isinstance(tail.rows, list), shapes])
+    body = b"".join(parts)
+    head = {
+        "type": "commit",
+        "n_events": commit.n_events,
+        "n_frames": commit.n_frames,
+        "lengths": list(commit.lengths.items()),
+        "chunks": chunks,
+        "tails": tails,
+        "body_bytes": len(body),
+    }
+    return head, _BODY_CODEC.encode(body) if body else b""
 
 
 @dataclass(slots=True)
@@ -385,6 +446,7 @@ def _apply(state: JournalState, head: dict[str, Any], body: bytes) -> None:
         state.lengths = {int(number): int(length) for number, length in head["lengths"]}
         for number, start, offset, size, checksum in head["chunks"]:
             state.chunks.setdefault(number, {})[start] = (offset, size, checksum)
+        body = _unpacked(body, int(head["body_bytes"]))
         position = 0
         for number, start, is_list, shapes in head["tails"]:
             items: list[npt.NDArray[Any]] = []
@@ -394,3 +456,12 @@ def _apply(state: JournalState, head: dict[str, Any], body: bytes) -> None:
                 position += items[-1].nbytes
             state.tails.setdefault(number, []).append((start, items if is_list else items[0]))
         state.n_commits += 1
+
+
+def _unpacked(body: bytes, size: int) -> bytes:
+    """Body of a commit; not larger than the journal says."""
+    if not body:
+        return b""
+    if zstd_content_size(body) != size:
+        raise ValueError(f"expected a body of {size} bytes")
+    return bytes(_BODY_CODEC.decode(body))

@@ -160,7 +160,15 @@ class StreamFile:
         done
             Called with both when the batch is handed to HDF5 and, if there is a journal, to it.
         """
-        lengths, tails = self._take_tails()
+        # rows that HDF5 filters itself, and contours, are in no chunk that the journal could name:
+        # to write all of them anew each time would be slower than to let the journal grow
+        replace = (
+            self._journal is not None
+            and self._journal.wants_replacement
+            and all(dataset.codec is not None for _, dataset in self.writer.datasets())
+            and not self.writer.has_contours
+        )
+        lengths, tails = self._take_tails(everything=replace)
         if n_events is None:
             n_events = min(lengths.values(), default=0) - self._events
         self._events += n_events
@@ -172,7 +180,7 @@ class StreamFile:
             journal = self._journal
             self.written_events = events
             if journal is not None and journal.commit(
-                Commit(events, frames, lengths, chunks, tails)
+                Commit(events, frames, lengths, chunks, tails), replace=replace
             ):
                 self.durable_events = events
             if done is not None:
@@ -180,7 +188,7 @@ class StreamFile:
 
         self.writer.when_written(write_record)
 
-    def _take_tails(self) -> tuple[dict[int, int], list[Tail]]:
+    def _take_tails(self, *, everything: bool) -> tuple[dict[int, int], list[Tail]]:
         """Lengths, and the rows that no whole chunk and no earlier commit has."""
         journal = self._journal
         if journal is None:
@@ -191,7 +199,9 @@ class StreamFile:
             if number is None:
                 number = self._announce(journal, path, dataset)
             lengths[number] = dataset.n_events
-            start = max(self._journaled[number], dataset.first_unfinished)
+            start = dataset.first_unfinished
+            if not everything:
+                start = max(start, self._journaled[number])
             rows = dataset.tail_rows(start)
             if len(rows):
                 tails.append(Tail(number, start, rows))

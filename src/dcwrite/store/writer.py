@@ -584,6 +584,11 @@ class HDF5Writer:
         """Paths and states of the datasets that this writer wrote."""
         return [(f"{group}/{feat}", ds) for (group, feat), ds in self._datasets.items()]
 
+    @property
+    def has_contours(self) -> bool:
+        """Whether this writer wrote contours."""
+        return self._contours is not None
+
     def take_contours(self) -> tuple[int, list[npt.NDArray[Any]]] | None:
         """Number of the first contour since the last call, and the contours; None: none."""
         if self._contours is None or not self._new_contours:

@@ -249,7 +249,8 @@ class QueueWriterThread(_QueueWriter, threading.Thread):
     error : BaseException or None
         What ended the writer before its time.
     written_events, written_frames, durable_events : Counter
-        Numbers handed to HDF5, and number of events that would survive a kill now; ``.value`` raises the error of a writer that failed.
+        Numbers handed to HDF5, and number of events that would survive a kill now; ``.value``
+        raises the error of a writer that failed.
     """
 
     _logger_name = "dcwrite.write.QueueWriterThread"
@@ -364,7 +365,8 @@ class QueueWriterProcess(_QueueWriter, mp_spawn.Process):  # type: ignore[name-d
     error : BaseException or None
         What ended the process before its time; `WriterDiedError` if it was killed.
     written_events, written_frames, durable_events : Counter
-        Numbers handed to HDF5, and number of events that would survive a kill now; ``.value`` raises the error of a process that failed.
+        Numbers handed to HDF5, and number of events that would survive a kill now; ``.value``
+        raises the error of a process that failed.
     """
 
     _logger_name = "dcwrite.write.QueueWriterProcess"

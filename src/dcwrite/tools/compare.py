@@ -124,7 +124,7 @@ def _contours(name: str, a: Contours, b: Contours) -> Iterator[str]:
 def _is_alike(a: Any, b: Any) -> bool:
     """Whether shape and dtype are the same, but for the byte order."""
     native = [np.dtype(item.dtype).newbyteorder("=") for item in (a, b)]
-    return native[0] == native[1] and a.shape == b.shape
+    return bool(native[0] == native[1] and a.shape == b.shape)
 
 
 def _first_difference(a: Any, b: Any) -> int | None:

@@ -65,7 +65,8 @@ def write_frames(
     Parameters
     ----------
     path_out
-        File to write.
+        File to write; a name of its own (`whole_file` gives one), for after an error all files
+        whose names begin with it are removed.
     source
         Where the workers get events from.
     work
@@ -95,6 +96,29 @@ def write_frames(
     BaseException
         The first error of a worker or of the writer.
     """
+    try:
+        return _write_frames(
+            path_out, source, work, n_frames, clock, frames_per_batch, frames_ahead, writer_options
+        )
+    except BaseException:
+        # the writer's journal and unfinished file: there is nothing to rescue them for
+        for path in path_out.parent.iterdir():
+            if path.name.startswith(path_out.name):
+                path.unlink(missing_ok=True)
+        raise
+
+
+def _write_frames(
+    path_out: Path,
+    source: FrameSource,
+    work: Sequence[Sequence[Frames]],
+    n_frames: int,
+    clock: Clock,
+    frames_per_batch: int,
+    frames_ahead: int,
+    writer_options: Mapping[str, Any],
+) -> tuple[int, int]:
+    """Run the processes; none of them is left afterwards."""
     # without locks: a process that is killed while it holds one would leave the others waiting
     feat_nevents: Any = _spawn.RawArray(ctypes.c_int32, max(1, n_frames))
     counts = np.frombuffer(feat_nevents, dtype=np.int32)[:n_frames]
