@@ -236,12 +236,18 @@ class HDF5Writer:
         """Let go of threads, datasets and an owned file."""
         self._behind.discard()
         self._pool.close()
-        self._datasets.clear()
-        with storage_errors(self.path, "closing the file"):
+        try:
+            with storage_errors(self.path, "closing the file"):
+                if self._h5.id.valid:
+                    self._h5.flush()
+        except OSError:
+            if self.h5_owned:
+                divert(self._h5)  # or closing fails as well, and HDF5 crashes at the very end
+            raise
+        finally:
             if self.h5_owned:
                 self._h5.close()
-            elif self._h5.id.valid:
-                self._h5.flush()
+            self._datasets.clear()
 
     def flush(self) -> None:
         """Hand all rows to HDF5 and HDF5's buffers to the operating system."""

@@ -10,12 +10,12 @@ import collections
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..errors import DCWriteError, EventError, StorageError
 from ..store.journal import Durability
+from ..store.space import SpaceWatch
 from ..store.stream_file import StreamFile
 
 if TYPE_CHECKING:
@@ -27,6 +27,10 @@ __all__ = ["BatchEnd", "ChunkWriter", "WriterQueue"]
 FOREIGN_QUEUE_PERIOD_S: Final = 0.01
 
 
+#: Name of the log that a queue writer leaves.
+STREAM_LOG: Final = "dcwrite-stream"
+#: The longest time until a producer that waits notices that its reader has ended.
+TICK_S: Final = 0.1
 #: Items without batches are committed after that many, or when the queue is empty.
 LOOSE_COMMIT_ITEMS: Final = 64
 
@@ -39,25 +43,78 @@ class BatchEnd(NamedTuple):
 
 
 class WriterQueue(collections.deque[Any]):
-    """A deque that wakes the thread that waits for it."""
+    """A deque that wakes the thread that waits for it, and makes a fast producer wait.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    max_bytes
+        Bytes of arrays that may wait, plus one array.
+    """
+
+    def __init__(self, max_bytes: int = 64 * 1024**2) -> None:
         super().__init__()
-        self._filled = threading.Event()
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._changed = threading.Condition()
+        self._woken = False
+
+    def put(self, item: Any, check: Callable[[], None]) -> None:
+        """Add an item; waits while too much is in the queue.
+
+        Parameters
+        ----------
+        item
+            Item to add.
+        check
+            Called while waiting; raises when nobody reads any more.
+        """
+        with self._changed:
+            while self._bytes > self._max_bytes:
+                self._changed.wait(TICK_S)
+                check()
+            self.append(item)
 
     def append(self, item: Any) -> None:
         """Add an item and wake the reader."""
-        super().append(item)
-        self._filled.set()
+        with self._changed:
+            super().append(item)
+            self._bytes += _nbytes(item)
+            self._changed.notify_all()
+
+    def popleft(self) -> Any:
+        """Take the oldest item and wake the producer."""
+        with self._changed:
+            item = super().popleft()
+            self._bytes -= _nbytes(item)
+            self._changed.notify_all()
+        return item
+
+    def clear(self) -> None:
+        """Take all items."""
+        with self._changed:
+            super().clear()
+            self._bytes = 0
+            self._changed.notify_all()
 
     def wake(self) -> None:
         """Let the reader look at its flags."""
-        self._filled.set()
+        with self._changed:
+            self._woken = True
+            self._changed.notify_all()
 
     def wait(self) -> None:
-        """Block until something was added, or `wake` was called, since the last return."""
-        self._filled.wait()
-        self._filled.clear()
+        """Block until there is an item, or `wake` was called since the last return."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._woken or len(self) > 0)
+            self._woken = False
+
+
+def _nbytes(item: Any) -> int:
+    """Size of the arrays of an item."""
+    data = item[1] if len(item) == 2 else None
+    if isinstance(data, list):
+        return sum(getattr(part, "nbytes", 0) for part in data)
+    return int(getattr(data, "nbytes", 0))
 
 
 class ChunkWriter(threading.Thread):
@@ -89,6 +146,8 @@ class ChunkWriter(threading.Thread):
         Called with (events, frames) after each complete batch.
     on_durable
         Called with `durable_events` when it has changed.
+    final_log
+        Gives the lines of the log "dcwrite-stream" at the end; its argument is the error, if any.
     *args, **kwargs
         For :class:`threading.Thread`.
 
@@ -129,6 +188,7 @@ class ChunkWriter(threading.Thread):
         in_place: bool = False,
         on_batch: Callable[[int, int], None] | None = None,
         on_durable: Callable[[int], None] | None = None,
+        final_log: Callable[[BaseException | None], list[str]] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -142,10 +202,12 @@ class ChunkWriter(threading.Thread):
         self._on_batch = on_batch
         self._on_durable = on_durable
         self._told_durable = 0
+        self._final_log = final_log
         self._closing = threading.Event()
         #: lengths at the end of the last complete batch; None: the items come without batches
         self._batch_lengths: dict[str, int] | None = None
         self._loose_items = 0
+        self._space = SpaceWatch(Path(path_out) if isinstance(path_out, (str, Path)) else ".")
         self._file = StreamFile(
             path_out,
             mode,
@@ -225,11 +287,11 @@ class ChunkWriter(threading.Thread):
         except StorageError as exc:
             self._file.leave()
             raise self._file.explain(exc) from exc
-        except BaseException:
-            self._finish_what_is_complete()
+        except BaseException as exc:
+            self._finish_what_is_complete(exc)
             raise
         if self.must_stop_loop:
-            self._finish_what_is_complete()
+            self._finish_what_is_complete(None)
         else:
             self._finish()
         self._tell()
@@ -242,11 +304,13 @@ class ChunkWriter(threading.Thread):
 
     def _finish(self) -> None:
         try:
+            self._store_final_log(None)
             self._file.finish()
         except StorageError as exc:
+            self._file.leave()
             raise self._file.explain(exc) from exc
 
-    def _finish_what_is_complete(self) -> None:
+    def _finish_what_is_complete(self, error: BaseException | None) -> None:
         """Before its time: cut all features to the last complete batch, and give it its name."""
         lengths = self._batch_lengths
         if lengths is None:
@@ -254,11 +318,14 @@ class ChunkWriter(threading.Thread):
             lengths = dict.fromkeys(written, min(written.values(), default=0))
         try:
             self.writer.truncate(lengths)
-        except StorageError:
-            self._file.leave()
-            return
-        with suppress(DCWriteError):  # the first error matters more
+            self._store_final_log(error)
             self._file.finish()
+        except DCWriteError:  # the first error matters more
+            self._file.leave()
+
+    def _store_final_log(self, error: BaseException | None) -> None:
+        if self._final_log is not None:
+            self.writer.store_log(STREAM_LOG, self._final_log(error), override=True)
 
     def _loop(self) -> None:
         while not self.must_stop_loop:
@@ -288,6 +355,8 @@ class ChunkWriter(threading.Thread):
         if isinstance(item, BatchEnd):
             self._batch_lengths = self.writer.lengths()
             self._file.commit(item.n_events, item.n_frames, self._on_batch)
+            if warning := self._space.warning():
+                self.logger.warning(warning)
             return
         try:
             feat, data = item

@@ -1,0 +1,449 @@
+"""PackedEvents: the events of a frame as one block of bytes, with a layout that is known before.
+
+Alone here: which features are packed, in which order, and where their bytes are. Pure: no I/O, no
+waiting. Invariant: what is unpacked holds the same features, in the same order, with the same
+dtypes, shapes and values as what was packed.
+
+A block holds one row per event with all scalar features (features of one dtype side by side, the
+wide ones first), then one array per feature whose events are arrays. What does not fit into this
+(contours, lists, objects) is kept beside it, feature by feature.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import UsageError
+from ..format.features import FRAME_INFO_FEATURES
+
+__all__ = ["Layout", "MisfitError", "PackedEvents", "Spec", "analyse"]
+
+AnyArray = npt.NDArray[Any]
+
+#: Every array of a block starts at a multiple of this; the widest dtype (long double) has 16.
+ALIGNMENT_BYTES: Final = 16
+#: Numbers of events per block for which the offsets are kept.
+KEPT_OFFSETS: Final = 512
+
+
+class MisfitError(Exception):
+    """Events do not have the layout that was tried; never leaves this package."""
+
+
+class Column(NamedTuple):
+    """One feature, or one trace of it."""
+
+    #: keys that lead to it: ("deform",) or ("trace", "fl1_raw")
+    path: tuple[str, ...]
+    #: None: not packed
+    dtype: str | None
+    item_shape: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """Name as it is stored."""
+        return "/".join(self.path)
+
+
+#: All columns in the order of the events; two layouts are equal if their specs are.
+Spec: TypeAlias = tuple[Column, ...]
+
+
+def _aligned(n_bytes: int) -> int:
+    return -(-n_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+
+
+def _is_packable(value: Any) -> bool:
+    return (
+        type(value) is np.ndarray
+        and value.ndim > 0
+        and value.dtype.kind in "biuf"
+        and value.dtype.isnative
+    )
+
+
+def analyse(events: Mapping[str, Any]) -> tuple[Spec, int] | None:
+    """Find out how events can be packed.
+
+    Parameters
+    ----------
+    events
+        Feature names to arrays whose first axis is the event, or to anything else.
+
+    Returns
+    -------
+    spec, n_events
+        None if nothing can be packed: no features, names that are none, uneven lengths.
+    """
+    columns: list[Column] = []
+    lengths: set[int] = set()
+    for feat, value in events.items():
+        if not isinstance(feat, str) or not feat or "/" in feat:
+            return None
+        nested = feat == "trace" and type(value) is dict and bool(value)
+        if nested and all(isinstance(k, str) and _is_packable(v) for k, v in value.items()):
+            named = [((feat, name), array) for name, array in value.items()]
+        elif _is_packable(value):
+            named = [((feat,), value)]
+        else:
+            columns.append(Column((feat,), None, ()))
+            continue
+        for path, array in named:
+            columns.append(Column(path, array.dtype.str, array.shape[1:]))
+            lengths.add(len(array))
+    if len(lengths) != 1:
+        return None
+    return tuple(columns), lengths.pop()
+
+
+class Layout:
+    """Where the bytes of a block are.
+
+    Parameters
+    ----------
+    spec
+        The columns.
+
+    Attributes
+    ----------
+    names : tuple of str
+        All columns in the order of the events.
+    scalar_dtype : numpy.dtype
+        One event's scalar features.
+    arrays : list of (str, numpy.dtype, tuple of int)
+        Name, dtype and item shape of the features whose events are arrays.
+    rest : tuple of str
+        Features that are not packed.
+    reserved : list of str
+        Features with a name that the queue writers use themselves.
+    """
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.names = tuple(column.name for column in spec)
+        packed = [column for column in spec if column.dtype is not None]
+        self.rest = tuple(column.name for column in spec if column.dtype is None)
+        self.reserved = sorted(set(self.names) & set(FRAME_INFO_FEATURES))
+        self.item_shapes = {column.name: column.item_shape for column in packed}
+        self.dtypes = {column.name: np.dtype(column.dtype) for column in packed}
+        #: keys of the events, and of their traces
+        self.keys = tuple(dict.fromkeys(column.path[0] for column in spec))
+        self._trace_keys = tuple(column.path[1] for column in spec if len(column.path) > 1)
+        self._is_flat = not self.rest and not self._trace_keys
+        self._packed_paths = [column.path for column in packed]
+
+        places = {column.name: place for place, column in enumerate(packed)}
+        scalars = [column.name for column in packed if not column.item_shape]
+        by_dtype: dict[np.dtype[Any], list[str]] = {}
+        for name in sorted(scalars, key=lambda name: -self.dtypes[name].itemsize):
+            by_dtype.setdefault(self.dtypes[name], []).append(name)
+        offset = 0
+        offsets: dict[str, int] = {}
+        #: dtype, offset in a row, number, and how to take these features from a list of values
+        self._groups: list[tuple[np.dtype[Any], int, int, Callable[[Any], Any]]] = []
+        for dtype, names in by_dtype.items():
+            take = operator.itemgetter(*(places[name] for name in names))
+            self._groups.append((dtype, offset, len(names), take))
+            for name in names:
+                offsets[name] = offset
+                offset += dtype.itemsize
+        widest = max((dtype.itemsize for dtype in by_dtype), default=1)
+        self.row_bytes = -(-offset // widest) * widest
+        self.scalar_dtype = np.dtype(
+            {
+                "names": scalars,
+                "formats": [self.dtypes[name] for name in scalars],
+                "offsets": [offsets[name] for name in scalars],
+                "itemsize": self.row_bytes,
+            }
+        )
+        self.arrays = [
+            (column.name, self.dtypes[column.name], column.item_shape)
+            for column in packed
+            if column.item_shape
+        ]
+        self._array_places = [places[name] for name, _, _ in self.arrays]
+        self.array_bytes = [
+            dtype.itemsize * int(np.prod(shape)) for _, dtype, shape in self.arrays
+        ]
+        self._offsets: dict[int, tuple[int, ...]] = {}
+
+    def offsets(self, n_events: int) -> tuple[int, ...]:
+        """Where each array of a block begins; last: the size of the block in bytes."""
+        found = self._offsets.get(n_events)
+        if found is None:
+            offset = _aligned(n_events * self.row_bytes)
+            starts = []
+            for item_bytes in self.array_bytes:
+                starts.append(offset)
+                offset = _aligned(offset + n_events * item_bytes)
+            found = (*starts, offset)
+            if len(self._offsets) < KEPT_OFFSETS:
+                self._offsets[n_events] = found
+        return found
+
+    def block_bytes(self, n_events: int) -> int:
+        """Size of a block in bytes."""
+        return self.offsets(n_events)[-1]
+
+    def take(self, events: Mapping[str, Any]) -> tuple[list[Any], int]:
+        """Values of the packed columns, and their number of events.
+
+        Raises
+        ------
+        MisfitError
+            Keys, lengths or the shapes of arrays are others.
+        """
+        try:
+            if self._is_flat:
+                values = list(events.values())
+            elif self._trace_keys and tuple(events["trace"]) != self._trace_keys:
+                raise MisfitError
+            else:
+                values = [
+                    events[path[0]] if len(path) == 1 else events[path[0]][path[1]]
+                    for path in self._packed_paths
+                ]
+            lengths = set(map(len, values))
+            if len(lengths) != 1:
+                raise MisfitError
+            n_events = lengths.pop()
+            for place, (_, dtype, item_shape) in zip(self._array_places, self.arrays, strict=True):
+                value = values[place]
+                if value.dtype != dtype or value.shape != (n_events, *item_shape):
+                    raise MisfitError
+        except (AttributeError, IndexError, KeyError, TypeError) as exc:
+            raise MisfitError from exc
+        return values, n_events
+
+    def pack(self, values: Sequence[Any], n_events: int, memory: Any, offset: int) -> None:
+        """Write a block.
+
+        Parameters
+        ----------
+        values
+            As `take` gives them.
+        n_events
+            Their number of events.
+        memory
+            Writable buffer.
+        offset
+            Where the block begins.
+
+        Raises
+        ------
+        MisfitError
+            The dtypes of scalar features are others; the block's bytes are undefined.
+        """
+        try:
+            for dtype, column, n_columns, take in self._groups:
+                arrays = take(values) if n_columns > 1 else (take(values),)
+                if n_events == 1:
+                    row = np.ndarray((n_columns,), dtype, memory, offset + column)
+                    np.concatenate(arrays, out=row, casting="no")
+                    continue
+                rows = np.ndarray(
+                    (n_events, n_columns),
+                    dtype,
+                    memory,
+                    offset + column,
+                    (self.row_bytes, dtype.itemsize),
+                )
+                joined = np.concatenate(arrays, dtype=dtype, casting="no")
+                rows[...] = joined.reshape(n_columns, n_events).T
+        except (TypeError, ValueError) as exc:
+            raise MisfitError from exc
+        for place, (_, dtype, item_shape), start in zip(
+            self._array_places, self.arrays, self.offsets(n_events), strict=False
+        ):
+            np.ndarray((n_events, *item_shape), dtype, memory, offset + start)[...] = values[place]
+
+
+class Lease:
+    """Whether memory that was lent may still be looked at."""
+
+    __slots__ = ("is_over",)
+
+    def __init__(self) -> None:
+        self.is_over = False
+
+
+class PackedEvents(Mapping[str, Any]):
+    """Events of one frame in a block of bytes; a mapping of feature names to arrays.
+
+    The traces are features of their own here ("trace/fl1_raw"), and all arrays are read-only.
+    Those that `EventQueue.get_many` gives are views of the queue's memory.
+
+    Parameters
+    ----------
+    layout
+        Where the bytes are.
+    memory
+        Read-only buffer.
+    offset
+        Where the block begins.
+    n_block
+        Number of events in the block.
+    rest
+        The features that are not packed.
+    lease
+        Says whether the memory is still ours to read.
+    first, n_events
+        The events of the block that are meant; default: all.
+
+    Attributes
+    ----------
+    layout : Layout
+        As given.
+    n_events : int
+        Number of events.
+    rest : dict
+        As given.
+    """
+
+    __slots__ = (
+        "_first", "_lease", "_memory", "_n_block", "_offset", "layout", "n_events", "rest",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        layout: Layout,
+        memory: Any,
+        offset: int,
+        n_block: int,
+        rest: dict[str, Any],
+        lease: Lease | None = None,
+        first: int = 0,
+        n_events: int | None = None,
+    ) -> None:
+        self.layout = layout
+        self.rest = rest
+        self.n_events = n_block if n_events is None else n_events
+        self._memory = memory
+        self._offset = offset
+        self._n_block = n_block
+        self._first = first
+        self._lease = lease
+
+    def part(self, first: int, n_events: int) -> PackedEvents:
+        """Give some of the events, as a view."""
+        rest = {feat: value[first : first + n_events] for feat, value in self.rest.items()}
+        return PackedEvents(
+            self.layout,
+            self._memory,
+            self._offset,
+            self._n_block,
+            rest,
+            self._lease,
+            self._first + first,
+            n_events,
+        )
+
+    @property
+    def scalars(self) -> AnyArray:
+        """All scalar features as one structured array of shape (n_events,)."""
+        self._check()
+        layout = self.layout
+        offset = self._offset + self._first * layout.row_bytes
+        return np.ndarray((self.n_events,), layout.scalar_dtype, self._memory, offset)
+
+    @property
+    def scalar_bytes(self) -> npt.NDArray[np.uint8]:
+        """The bytes of `scalars`."""
+        self._check()
+        row_bytes = self.layout.row_bytes
+        offset = self._offset + self._first * row_bytes
+        return np.ndarray((self.n_events * row_bytes,), np.uint8, self._memory, offset)
+
+    @property
+    def arrays(self) -> dict[str, AnyArray]:
+        """Features whose events are arrays: name to array of shape (n_events, ...)."""
+        self._check()
+        layout = self.layout
+        return {
+            name: np.ndarray(
+                (self.n_events, *item_shape),
+                dtype,
+                self._memory,
+                self._offset + start + self._first * item_bytes,
+            )
+            for (name, dtype, item_shape), item_bytes, start in zip(
+                layout.arrays, layout.array_bytes, layout.offsets(self._n_block), strict=False
+            )
+        }
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes, features that are not packed included."""
+        return self.layout.block_bytes(self.n_events) + sum(map(_size_bytes, self.rest.values()))
+
+    def __getitem__(self, feat: str) -> Any:
+        """Give the events of one feature."""
+        if feat in self.rest:
+            return self.rest[feat]
+        item_shape = self.layout.item_shapes[feat]
+        return self.arrays[feat] if item_shape else self.scalars[feat]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.layout.names)
+
+    def __len__(self) -> int:
+        return len(self.layout.names)
+
+    def block(self) -> bytearray:
+        """The events as a block of their own, without features that are not packed."""
+        layout = self.layout
+        block = bytearray(layout.block_bytes(self.n_events))
+        rows = np.frombuffer(block, np.uint8, self.n_events * layout.row_bytes)
+        rows[...] = self.scalar_bytes
+        for array, start in zip(self.arrays.values(), layout.offsets(self.n_events), strict=False):
+            np.ndarray(array.shape, array.dtype, block, start)[...] = array
+        return block
+
+    def copy(self) -> PackedEvents:
+        """The same events in memory of their own."""
+        return PackedEvents(
+            self.layout, memoryview(self.block()).toreadonly(), 0, self.n_events, self.rest
+        )
+
+    def unpacked(self) -> dict[str, Any]:
+        """The events as they were packed, in memory of their own."""
+        scalars, arrays = self.scalars, self.arrays
+        events: dict[str, Any] = {}
+        for column in self.layout.spec:
+            name = column.name
+            if column.dtype is None:
+                events[name] = self.rest[name]
+                continue
+            value = (arrays[name] if column.item_shape else scalars[name]).copy()
+            if len(column.path) == 1:
+                events[name] = value
+            else:
+                events.setdefault(column.path[0], {})[column.path[1]] = value
+        return events
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (self.unpacked(),)
+
+    def _check(self) -> None:
+        if self._lease is not None and self._lease.is_over:
+            raise UsageError(
+                "PackedEvents: expected to be read before the next call of get or get_many of "
+                "its queue, which takes the memory back; call copy() to keep them"
+            )
+
+
+def _size_bytes(value: Any) -> int:
+    """Estimate the size of a feature that is not packed."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if isinstance(value, Mapping):
+        return sum(map(_size_bytes, value.values()))
+    if isinstance(value, (list, tuple)):
+        return sum(map(_size_bytes, value)) + 64 * len(value)
+    return 64

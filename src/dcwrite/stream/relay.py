@@ -1,0 +1,73 @@
+"""Queues that a spawned process cannot read: who they are, and how their items get there.
+
+Alone here: what multiprocessing lets pass to a spawned process. Invariant: items keep their order.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from contextlib import suppress
+from typing import Any
+
+__all__ = ["Relay", "can_be_spawned", "close_queue", "memory_of", "without_fork_lock"]
+
+
+class Relay(threading.Thread):
+    """Passes items from a queue of this process on to one that a spawned process can read."""
+
+    def __init__(self, source: Any, target: Any) -> None:
+        super().__init__(name="dcwrite-relay", daemon=True)
+        self.source = source
+        self.target = target
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        """Pass items on until told to stop."""
+        while not self._stopping.is_set():
+            try:
+                item = self.source.get(timeout=0.1)
+            except queue.Empty:
+                continue
+            while not self._stopping.is_set():
+                with suppress(queue.Full):
+                    self.target.put(item, timeout=0.1)
+                    break
+
+    def stop(self) -> None:
+        """End the thread and the target queue."""
+        self._stopping.set()
+        self.join()
+        close_queue(self.target, wait=False)
+
+
+def can_be_spawned(event_queue: Any) -> bool:
+    """Whether a queue can be given to a spawned process."""
+    lock = getattr(event_queue, "_rlock", None)
+    if lock is not None:
+        return not getattr(lock, "_is_fork_ctx", False)
+    return not isinstance(event_queue, (queue.Queue, queue.SimpleQueue))
+
+
+def without_fork_lock(shared: Any) -> Any:
+    """The shared memory alone of a value whose lock cannot be given to a spawned process."""
+    get_lock = getattr(shared, "get_lock", None)
+    if get_lock is not None and getattr(get_lock(), "_is_fork_ctx", False):
+        return shared.get_obj()
+    return shared
+
+
+def memory_of(shared: Any) -> Any:
+    """The shared memory of a value, past its lock."""
+    return shared.get_obj() if hasattr(shared, "get_obj") else shared
+
+
+def close_queue(shared_queue: Any, *, wait: bool) -> None:
+    """Close this process's end of a queue, if it has one."""
+    if shared_queue is None or not hasattr(shared_queue, "close"):
+        return
+    if not wait:
+        shared_queue.cancel_join_thread()
+    shared_queue.close()
+    if wait:
+        shared_queue.join_thread()
