@@ -94,6 +94,8 @@ class Collector:
         #: frames of later batches
         self._early: dict[int, Any] = {}
         self._next_frame = 0
+        #: items that were taken, frames without events included
+        self.n_received = 0
         self._stash: EventStash | None = None
 
     def run(self, buffer: collections.deque[Any] | None = None) -> None:
@@ -119,7 +121,7 @@ class Collector:
             while self._next_frame < self._n_frames:
                 self._collect_batch()
             self._refuse_rest()
-        except Exception:
+        except BaseException:
             self._save_leading()
             raise
 
@@ -169,6 +171,7 @@ class Collector:
 
     def _receive(self, item: Any) -> None:
         frame, events = self._unpack(item)
+        self.n_received += 1
         if not events and (frame < self._next_frame or self._feat_nevents[frame] == 0):
             return
         if frame < self._next_frame:
