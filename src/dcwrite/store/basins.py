@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = [
     "copy_basins",
     "create_with_basins",
+    "describe_basin",
     "get_measurement_identifier",
     "list_basins",
     "scan_basins",
@@ -280,12 +281,20 @@ def _put(
                 h5py.h5o.copy(data.parent.id, _base_name(data), target.id, feat.encode())
             else:
                 writer.store_feature_chunk(feat, data, group_name=BASIN_GROUP)
-        key, lines = basin_lines(text or basin.to_text(), has_dclab_keys=basin.has_dclab_keys)
-        basins = h5.require_group("basins")
-        if key not in basins:
+        return describe_basin(writer, basin, text, made)
+
+
+def describe_basin(
+    writer: HDF5Writer, basin: Basin, text: str | None = None, made: list[str] | None = None
+) -> str:
+    """Store a description whose mapping and data are in the file; returns its name."""
+    key, lines = basin_lines(text or basin.to_text(), has_dclab_keys=basin.has_dclab_keys)
+    group = writer.settled_file().require_group("basins")
+    if key not in group:
+        if made is not None:
             made.append(f"basins/{key}")
-            kwds = {"chunks": True, **writer.ds_kwds}
-            basins.create_dataset(key, data=encode_lines(lines, f"basin '{basin.name}'"), **kwds)
+        text_lines = encode_lines(lines, f"basin '{basin.name}'")
+        group.create_dataset(key, data=text_lines, **writer.text_kwds)
     return key
 
 

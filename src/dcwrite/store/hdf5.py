@@ -151,12 +151,22 @@ def divert(h5: h5py.File) -> None:
     """
     with suppress(OSError, RuntimeError, ValueError, TypeError, AttributeError):
         target = h5.id.get_vfd_handle()
-        memfd_create = getattr(os, "memfd_create", None)
+        # a limit for the size of files holds for memory files, too
+        memfd_create = None if _size_is_limited() else getattr(os, "memfd_create", None)
         sink = memfd_create("dcwrite") if memfd_create else os.open(os.devnull, os.O_RDWR)
         try:
             os.dup2(sink, target)
         finally:
             os.close(sink)
+
+
+def _size_is_limited() -> bool:
+    """Whether files of this process may not grow beyond some size."""
+    if os.name == "nt":
+        return False
+    import resource  # noqa: PLC0415 - not there on Windows
+
+    return resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY
 
 
 def identity(group: h5py.Group, name: str) -> tuple[int, int] | None:

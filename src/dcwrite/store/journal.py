@@ -35,6 +35,7 @@ from .hdf5 import storage_errors
 from .whole_file import sync_folder
 
 __all__ = [
+    "CONTOURS",
     "Commit",
     "Durability",
     "FeatureRecord",
@@ -52,6 +53,8 @@ _MAGIC: Final = b"DCWRITEJ"
 _VERSION: Final = 1
 _HEADER: Final = struct.Struct("<4sIII")
 _RECORD: Final = b"REC1"
+#: Feature number of the contours, which are no dataset.
+CONTOURS: Final = -1
 #: The journal is replaced when it has grown by this much: about 100 commits of 500 events.
 REPLACE_BYTES: Final = 64 * 1024**2
 #: Level 1: rows of unfinished chunks are written some 300 MB/s fast, and are not kept.
@@ -91,7 +94,7 @@ class Tail:
     Attributes
     ----------
     number
-        Of the feature; -1: contours.
+        Of the feature; `CONTOURS`: contours.
     start
         Row of the first.
     rows
@@ -112,7 +115,7 @@ class Commit:
     n_events, n_frames
         So far, in all.
     lengths
-        Rows per feature number (-1: contours).
+        Rows per feature number, or `CONTOURS`.
     chunks
         (feature number, first row, offset in the file, size, CRC-32) of each whole chunk.
     tails

@@ -28,11 +28,12 @@ import numpy.typing as npt
 
 from .._version import __version__
 from ..errors import DamagedFileError, DCWriteError, StorageError, UsageError
-from .basins import copy_basins
+from .background import BackgroundBasin
+from .basins import copy_basins, describe_basin
 from .copying import copy_features, copy_metadata
 from .encoder import ChunkCodec, EncoderPool
 from .hdf5 import datasets_of, storage_errors
-from .journal import FeatureRecord, JournalState, read_journal
+from .journal import CONTOURS, FeatureRecord, JournalState, read_journal
 from .stream_file import journal_path, part_path
 from .unclean import UncleanFile
 from .whole_file import refuse_same_file, whole_file
@@ -187,9 +188,15 @@ def _recover_journal(
 ) -> None:
     state = read_journal(journal)
     report.torn_bytes = state.torn_bytes
+    in_events = {
+        number: feature
+        for number, feature in state.features.items()
+        if feature.path.startswith("events/")
+    }
     lengths = [
-        length - (state.features[number].start_events if number in state.features else 0)
+        length - (in_events[number].start_events if number in in_events else 0)
         for number, length in state.lengths.items()
+        if number in in_events or number == CONTOURS
     ]
     n_new = min(lengths, default=0)
     report.n_announced = max([n_new, *lengths]) if lengths else 0
@@ -207,13 +214,16 @@ def _recover_journal(
         part.open("rb") as data,
         HDF5Writer(temporary, "r+" if appends else "x", kwds) as writer,
     ):
-        report.n_announced += max((f.start_events for f in state.features.values()), default=0)
-        for feature in state.features.values():
-            _put_feature(writer, feature, state, data, n_new, bad_rows, report)
-        if -1 in state.lengths:
-            items = [item for _, rows in state.tails.get(-1, []) for item in rows]
+        report.n_announced += max((f.start_events for f in in_events.values()), default=0)
+        for number, feature in state.features.items():
+            n_rows = n_new if number in in_events else state.lengths.get(number, 0)
+            _put_feature(writer, feature, state, data, n_rows, bad_rows, report)
+        if CONTOURS in state.lengths:
+            items = [item for _, rows in state.tails.get(CONTOURS, []) for item in rows]
             writer.store_feature_chunk("contour", items[:n_new])
-        start = max((f.start_events for f in state.features.values()), default=0)
+        if state.head.get("dedup_background") and n_new:
+            describe_basin(writer, BackgroundBasin.description())
+        start = max((f.start_events for f in in_events.values()), default=0)
     report.n_events = start + n_new
     if bad_rows:
         good = np.ones(start + n_new, dtype=bool)

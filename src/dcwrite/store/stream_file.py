@@ -21,7 +21,7 @@ from .._version import __version__
 from ..errors import DCWriteError, StorageError, UsageError
 from .append import GrowingDataset
 from .hdf5 import storage_errors
-from .journal import Commit, Durability, FeatureRecord, Journal, Tail, sync_file
+from .journal import CONTOURS, Commit, Durability, FeatureRecord, Journal, Tail, sync_file
 from .whole_file import sync_folder
 from .writer import HDF5Writer
 
@@ -115,6 +115,7 @@ class StreamFile:
                     "writer": f"dcwrite {__version__}",
                     "target": self.path_out.name,
                     "appends": exists and mode == "a",
+                    "dedup_background": bool(writer_options.get("dedup_background")),
                     "ds_kwds": _json_kwds(self.writer.ds_kwds),
                 }
                 self._journal = Journal(
@@ -170,7 +171,7 @@ class StreamFile:
         )
         lengths, tails = self._take_tails(everything=replace)
         if n_events is None:
-            n_events = min(lengths.values(), default=0) - self._events
+            n_events = min(self.writer.lengths().values(), default=0) - self._events
         self._events += n_events
         self._frames += n_frames
         events, frames = self._events, self._frames
@@ -209,8 +210,8 @@ class StreamFile:
         contours = self.writer.take_contours()
         if contours is not None:
             start, items = contours
-            lengths[-1] = start + len(items)
-            tails.append(Tail(-1, start, items))
+            lengths[CONTOURS] = start + len(items)
+            tails.append(Tail(CONTOURS, start, items))
         return lengths, tails
 
     def _announce(self, journal: Journal, path: str, dataset: GrowingDataset) -> int:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from .append import GrowingDataset
 from .encoder import EncoderPool
+from .load import LevelPolicy
 
 __all__ = ["ChunkWatcher", "WriteBehind"]
 
@@ -30,6 +31,7 @@ class _Block(NamedTuple):
     dataset: GrowingDataset
     start: int
     rows: npt.NDArray[Any]
+    level: int | None
 
 
 class _Task(NamedTuple):
@@ -49,12 +51,17 @@ class WriteBehind:
     ----------
     pool
         Threads that encode.
+    policy
+        Chooses the level of each chunk.
     max_bytes
         Raw bytes that may wait.
     """
 
-    def __init__(self, pool: EncoderPool, max_bytes: int = IN_FLIGHT_BYTES) -> None:
+    def __init__(
+        self, pool: EncoderPool, policy: LevelPolicy, max_bytes: int = IN_FLIGHT_BYTES
+    ) -> None:
         self._pool = pool
+        self.policy = policy
         self._max_bytes = max_bytes
         self._waiting: deque[_Task | Callable[[], None]] = deque()
         self._bundle: list[_Block] = []
@@ -72,7 +79,9 @@ class WriteBehind:
             An older chunk could not be written.
         """
         self.in_flight_bytes += rows.nbytes
-        block = _Block(dataset, start, rows)
+        own_level = None if dataset.codec is None else dataset.codec.level
+        level = self.policy.choose(self.in_flight_bytes / self._max_bytes, own_level)
+        block = _Block(dataset, start, rows, level)
         if rows.nbytes >= BUNDLE_BYTES:
             self._start([block], rows.nbytes)
         else:
@@ -146,6 +155,6 @@ def _encode(blocks: list[_Block], with_checksum: bool) -> list[tuple[bytes | mem
     for block in blocks:
         if block.dataset.codec is None:
             raise AssertionError("only datasets with a codec have chunks to encode")
-        stored = block.dataset.codec.encode(block.rows)
+        stored = block.dataset.codec.encode(block.rows, block.level)
         encoded.append((stored, zlib.crc32(stored) if with_checksum else 0))
     return encoded

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,6 +27,7 @@ from ..errors import (
     RecordingError,
     UsageError,
 )
+from ..format.basin import BASIN_GROUP
 from ..format.chunking import best_chunk_shape
 from ..format.compression import Compression, set_default_filter_kwargs
 from ..format.features import (
@@ -42,8 +44,10 @@ from ..format.metadata import check_metadata
 from ..format.text import encode_lines
 from . import basins
 from .append import GrowingDataset
+from .background import BACKGROUND, BackgroundBasin
 from .encoder import EncoderPool
 from .hdf5 import datasets_of, divert, open_for_writing, storage_errors
+from .load import LevelPolicy
 from .write_behind import ChunkWatcher, WriteBehind
 
 __all__ = ["HDF5Writer"]
@@ -70,6 +74,9 @@ class HDF5Writer:
     scalar_attributes
         Whether to set min, max and mean on each scalar feature that was written, on close, as
         dclab does (its readers on network shares ask for them).
+    dedup_background
+        Whether to store backgrounds ("image_bg") that repeat once, as an internal basin mapped to
+        the events, which dclab and dcnum read as the same feature. For new recordings.
     stream
         For streams: arrays are taken over without a copy (they must not be changed after the
         call), and the rows of a file that was passed open are visible after `flush` only.
@@ -108,6 +115,7 @@ class HDF5Writer:
         threads: int | None = None,
         event_count: bool = False,
         scalar_attributes: bool = False,
+        dedup_background: bool = False,
         stream: bool = False,
     ) -> None:
         if isinstance(compression, str):
@@ -134,7 +142,8 @@ class HDF5Writer:
         self._event_count = event_count
         self._scalar_attributes = scalar_attributes
         self._pool = EncoderPool(threads)
-        self._behind = WriteBehind(self._pool)
+        self._behind = WriteBehind(self._pool, LevelPolicy(compression))
+        self._background = BackgroundBasin() if dedup_background else None
         self._datasets: dict[tuple[str, str], GrowingDataset] = {}
         #: contours that were there before, and that are there now; None: none were written
         self._contours: tuple[int, int] | None = None
@@ -147,6 +156,15 @@ class HDF5Writer:
             if self.h5_owned:
                 self._h5.close()
             raise
+
+    @property
+    def text_kwds(self) -> dict[str, Any]:
+        """Arguments for datasets of texts and tables: the filters, not what is for events."""
+        filters = ("compression", "compression_opts", "shuffle", "fletcher32")
+        return {
+            "chunks": True,
+            **{key: self.ds_kwds[key] for key in filters if key in self.ds_kwds},
+        }
 
     def _require_events(self) -> h5py.Group:
         if isinstance(self._h5.get("events"), h5py.Dataset):
@@ -226,6 +244,8 @@ class HDF5Writer:
             try:
                 if not self._failed:
                     self._flush()
+                    if finish and self._background is not None and self._background.n_stored:
+                        basins.describe_basin(self, self._background.description())
                     if finish:
                         self._set_final_attributes()
             finally:
@@ -240,13 +260,15 @@ class HDF5Writer:
             with storage_errors(self.path, "closing the file"):
                 if self._h5.id.valid:
                     self._h5.flush()
+                if self.h5_owned:
+                    self._h5.close()
         except OSError:
             if self.h5_owned:
-                divert(self._h5)  # or closing fails as well, and HDF5 crashes at the very end
+                divert(self._h5)  # or closing fails again, and HDF5 crashes at the very end
+                with suppress(OSError, RuntimeError):
+                    self._h5.close()
             raise
         finally:
-            if self.h5_owned:
-                self._h5.close()
             self._datasets.clear()
 
     def flush(self) -> None:
@@ -463,8 +485,24 @@ class HDF5Writer:
             if isinstance(data, Mapping) or feat == "trace":
                 self._store_several(feat, data, group_name)
                 return
+            if feat == BACKGROUND and self._background is not None and group_name == "events":
+                self._store_background(self._background, data)
+                return
             array = to_stored(feat, data)
             self._append(feat, *self._fit(feat, array, group_name), group_name)
+
+    def _store_background(self, background: BackgroundBasin, data: Any) -> None:
+        """Only backgrounds that differ from the one before, and the mapping to them."""
+        if not background.n_stored and f"events/{background.MAPPING}" in self._h5:
+            raise UsageError(
+                f"'{self.path}': expected a new recording for dedup_background, got one with "
+                f"mapped basins; store the backgrounds without it"
+            )
+        rows, mapping = background.split(data)
+        array, dataset = self._fit(BACKGROUND, rows, BASIN_GROUP)
+        self._append(BACKGROUND, array, dataset, BASIN_GROUP)
+        array, dataset = self._fit(background.MAPPING, mapping, "events")
+        self._append(background.MAPPING, array, dataset, "events")
 
     def _store_several(self, feat: str, data: Mapping[str, Any], group_name: str) -> None:
         """All traces or none."""
@@ -589,6 +627,11 @@ class HDF5Writer:
     def datasets(self) -> list[tuple[str, GrowingDataset]]:
         """Paths and states of the datasets that this writer wrote."""
         return [(f"{group}/{feat}", ds) for (group, feat), ds in self._datasets.items()]
+
+    @property
+    def level_counts(self) -> dict[int, int]:
+        """Number of chunks by Zstandard level, of those that were encoded in the background."""
+        return dict(sorted(self._behind.policy.counts.items(), reverse=True))
 
     @property
     def has_contours(self) -> bool:
@@ -790,10 +833,17 @@ class HDF5Writer:
             temporary = f".{name}.new" if exists else name
             if exists and temporary in group:
                 del group[temporary]  # left behind by a process that was killed
-            kwds = {"chunks": True, **self.ds_kwds}
-            dset = group.create_dataset(
-                temporary, data=data, maxshape=None if data.size else (None,), **kwds
-            )
+            try:
+                dset = group.create_dataset(
+                    temporary,
+                    data=data,
+                    maxshape=None if data.size else (None,),
+                    **self.text_kwds,
+                )
+            except (TypeError, ValueError) as exc:
+                raise DataError(
+                    f"{what} '{name}': expected `ds_kwds` that fit, got {self.ds_kwds} ({exc})"
+                ) from exc
             if exists:
                 del group[name]
                 group.move(temporary, name)

@@ -133,7 +133,7 @@ class ChunkWriter(threading.Thread):
         As for `HDF5Writer`.
     parent_logger
         Logger under which this one's is made.
-    compression, threads, event_count, scalar_attributes
+    compression, threads, event_count, scalar_attributes, dedup_background
         As for `HDF5Writer`.
     durability
         "process" (what `durable_events` counts survives a kill of the process), "power" (and a
@@ -183,6 +183,7 @@ class ChunkWriter(threading.Thread):
         threads: int | None = None,
         event_count: bool = False,
         scalar_attributes: bool = False,
+        dedup_background: bool = False,
         durability: Durability = "process",
         sync_interval_s: float = 0.0,
         in_place: bool = False,
@@ -220,6 +221,7 @@ class ChunkWriter(threading.Thread):
                 "threads": threads,
                 "event_count": event_count,
                 "scalar_attributes": scalar_attributes,
+                "dedup_background": dedup_background,
             },
         )
         self.writer = self._file.writer

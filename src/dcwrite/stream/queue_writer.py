@@ -58,7 +58,7 @@ class QueueWriterThread(QueueWriterBase, threading.Thread):
         Seconds without any news after which missing frames are an error; None: wait for ever.
     frame_info
         Whether to add the features "index_unmapped" and "nevents".
-    compression, threads, event_count, scalar_attributes
+    compression, threads, event_count, scalar_attributes, dedup_background
         As for `HDF5Writer`.
     durability, sync_interval_s, in_place
         As for `ChunkWriter`.
@@ -96,6 +96,7 @@ class QueueWriterThread(QueueWriterBase, threading.Thread):
         threads: int | None = None,
         event_count: bool = False,
         scalar_attributes: bool = False,
+        dedup_background: bool = False,
         durability: Durability = "process",
         sync_interval_s: float = 0.0,
         in_place: bool = False,
@@ -121,6 +122,7 @@ class QueueWriterThread(QueueWriterBase, threading.Thread):
                 "threads": threads,
                 "event_count": event_count,
                 "scalar_attributes": scalar_attributes,
+                "dedup_background": dedup_background,
                 "durability": durability,
                 "sync_interval_s": sync_interval_s,
                 "in_place": in_place,
@@ -185,7 +187,7 @@ class QueueWriterProcess(QueueWriterBase, mp_spawn.Process):  # type: ignore[nam
         As for `QueueWriterThread`.
     stall_timeout, frame_info, compression, threads, event_count, scalar_attributes
         As for `QueueWriterThread`.
-    durability, sync_interval_s, in_place
+    dedup_background, durability, sync_interval_s, in_place
         As for `QueueWriterThread`.
     memory_budget, stream_log
         As for `QueueWriterThread`.
@@ -219,6 +221,7 @@ class QueueWriterProcess(QueueWriterBase, mp_spawn.Process):  # type: ignore[nam
         threads: int | None = None,
         event_count: bool = False,
         scalar_attributes: bool = False,
+        dedup_background: bool = False,
         durability: Durability = "process",
         sync_interval_s: float = 0.0,
         in_place: bool = False,
@@ -245,6 +248,7 @@ class QueueWriterProcess(QueueWriterBase, mp_spawn.Process):  # type: ignore[nam
                 "threads": threads,
                 "event_count": event_count,
                 "scalar_attributes": scalar_attributes,
+                "dedup_background": dedup_background,
                 "durability": durability,
                 "sync_interval_s": sync_interval_s,
                 "in_place": in_place,

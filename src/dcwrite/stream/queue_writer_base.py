@@ -12,7 +12,7 @@ import logging
 import multiprocessing as mp
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, Final
@@ -213,6 +213,7 @@ class QueueWriterBase:
             frame_info=self.frame_info,
         )
         report.collector = collector
+        report.level_counts = lambda: writer.writer.level_counts
         writer.start()
         try:
             collector.run(buffer_dq)
@@ -241,6 +242,7 @@ class _StreamReport:
         self._owner = owner
         self.collector: Collector | None = None
         self.error: BaseException | None = None
+        self.level_counts: Callable[[], dict[int, int]] = dict
 
     def lines(self, writer_error: BaseException | None) -> list[str]:
         """The log's lines, a JSON object."""
@@ -259,6 +261,7 @@ class _StreamReport:
             "frames written": written,
             "frames missing": len(counts) - written,
             "events written": owner.written_events.peek(),
+            "chunks by Zstandard level": self.level_counts(),
         }
         return json.dumps(content, indent=2).split("\n")
 

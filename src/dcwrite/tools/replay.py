@@ -195,6 +195,8 @@ def replay(
                 frames_per_batch=_at_most(MAX_FRAMES_PER_BATCH, BATCH_BYTES, frame_bytes),
                 frames_ahead=AHEAD_BYTES // frame_bytes,
                 frame_info=False,
+                in_place=True,  # an unfinished replay is not worth rescuing
+                stream_log=False,
             )
             with HDF5Writer(temporary, mode="r+") as writer:
                 _carry_over(recording, features, writer)

@@ -278,12 +278,16 @@ def _pickled(exc: BaseException) -> bytes:
 
 
 def _end(process: Any) -> None:
-    """End a process, whatever state it is in; an error of its own was raised before."""
+    """End a process, whatever state it is in; an error of its own was raised before.
+
+    It is killed: the writer takes a polite signal as a wish to write what is complete, and hears
+    none while it waits for the rest of a message from a worker that died.
+    """
     if process.pid is None:
         return
     with suppress(Exception):
         if process.is_alive():
-            process.terminate()
+            process.kill()
         mp.process.BaseProcess.join(process)
     with suppress(Exception):
         process.close()

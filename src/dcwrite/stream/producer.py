@@ -1,0 +1,438 @@
+"""Producer: the side of an event queue that puts.
+
+Alone here: where a record goes in a lane, and what a producer waits for. Invariant: a record is
+announced after it was written; whoever waits for room wakes when the reader dies or closes.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import pickle
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DataError, EventError, UsageError, WriterDiedError
+from .lanes import MESSAGE, Kind, Lanes, Word, aligned, deadline_of, lock_timeout, seconds_left
+from .packing import Layout, MisfitError, Spec, analyse
+from .peers import Peer, wait
+
+__all__ = ["Producer"]
+
+#: More layouts than that: pickled, as if they had none.
+_MOST_LAYOUTS: Final = 1000
+#: What is larger than a lane goes in parts of this share of it.
+_PARTS_PER_LANE: Final = 4
+#: Who waits for a lane looks that often whether there can be one.
+_LOOK_PERIOD_S: Final = 1.0
+
+
+class _OwnLane:
+    """The lane that this process writes to."""
+
+    __slots__ = (
+        "base", "floor", "head", "layout_numbers", "number", "sequence", "unsettled", "words",
+    )  # fmt: skip
+
+    def __init__(self, number: int, lanes: Lanes) -> None:
+        self.number = number
+        self.words = lanes.words_of(number)
+        self.base = lanes.start_of(number)
+        #: positions count bytes and never wrap: the next record begins here
+        self.head = 0
+        #: all before was given back, whatever the tail says
+        self.floor = 0
+        self.sequence = 0
+        #: an item was given up, and the reader does not know that yet
+        self.unsettled = False
+        self.layout_numbers: dict[Layout, int] = {}
+
+
+class Producer:
+    """The side of a queue that puts, in one process; for any number of threads.
+
+    Parameters
+    ----------
+    lanes
+        What the processes share.
+    """
+
+    def __init__(self, lanes: Lanes) -> None:
+        self._lanes = lanes
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._lane: _OwnLane | None = None
+        self._layouts: dict[tuple[str, ...], Layout] = {}
+        self._layouts_by_spec: dict[Spec, Layout] = {}
+        self._reader: Peer | None = None
+
+    def put(self, item: Any, deadline: float | None) -> None:
+        """Put an item; see `EventQueue.put`."""
+        self._enter(deadline)
+        try:
+            try:
+                index, events = item
+                frame = operator.index(index)
+            except (TypeError, ValueError):
+                self._send_pickled(0, item, deadline)
+                return
+            if events is None:
+                self._send(Kind.NONE, frame, 0, None, deadline)
+            elif not isinstance(events, Mapping) or not self._send_events(frame, events, deadline):
+                self._send_pickled(frame, (index, events), deadline)
+        finally:
+            self._lock.release()
+
+    def put_batch(
+        self,
+        first_frame: int,
+        nevents: Sequence[int],
+        events: Mapping[str, Any],
+        block: bool,
+        timeout: float | None,
+    ) -> None:
+        """Put the events of several frames; see `EventQueue.put_batch`."""
+        counts = np.asarray(nevents)
+        if counts.ndim != 1 or counts.dtype.kind not in "iu" or (counts < 0).any():
+            raise EventError(
+                f"nevents: expected non-negative integers of shape (frames,), got shape "
+                f"{counts.shape} and dtype {counts.dtype}"
+            )
+        total = int(counts.sum())
+        for feat, value in events.items():
+            parts = value.items() if isinstance(value, Mapping) else [("", value)]
+            for name, array in parts:
+                if len(array) != total:
+                    raise EventError(
+                        f"frames {first_frame} to {first_frame + len(counts) - 1}, feature "
+                        f"'{f'{feat}/{name}' if name else feat}': expected {total} events "
+                        f"(the sum of nevents), got {len(array)}"
+                    )
+        if total:
+            self._put_frames(first_frame, counts.astype(np.int64), events, block, timeout)
+
+    def close(self) -> None:
+        """Give the lane up; a put that waits has been woken before."""
+        lanes = self._lanes
+        if self._lane is not None:
+            lanes.wake(self._lane.number)
+        with self._lock:
+            if self._lane is not None:
+                lanes.words[self._lane.words + Word.OWNER] = 0
+                # with a full pipe the reader finds out when this process ends
+                lanes.pipe.send(self._message(Kind.BYE))
+                self._lane = None
+            if self._reader is not None:
+                self._reader.close()
+                self._reader = None
+
+    def _put_frames(
+        self,
+        first: int,
+        counts: npt.NDArray[np.int64],
+        events: Mapping[str, Any],
+        block: bool,
+        timeout: float | None,
+    ) -> None:
+        if len(counts) == 1:
+            self.put((first, dict(events)), deadline_of(block, timeout))
+            return
+        found = analyse(events)
+        layout = self._layout(found[0]) if found else None
+        if layout is not None and found and not layout.rest:
+            n_bytes = layout.block_bytes(found[1]) + counts.nbytes
+            if n_bytes <= self._lanes.lane_bytes:
+                deadline = deadline_of(block, timeout)
+                self._enter(deadline)
+                try:
+                    self._send_packed(Kind.BATCH, first, layout, events, deadline, counts)
+                finally:
+                    self._lock.release()
+                return
+        half = len(counts) // 2
+        stop = int(counts[:half].sum())
+        if stop:
+            self._put_frames(
+                first, counts[:half], _sliced(events, slice(stop)), block, timeout
+            )
+        if counts[half:].any():
+            rest = _sliced(events, slice(stop, None))
+            self._put_frames(first + half, counts[half:], rest, block, timeout)
+
+    # -----------------------------------------------------------------------------------------
+    # turn and lane
+
+    def _enter(self, deadline: float | None) -> None:
+        """Take the turn to put: an open queue, and a lane of our own."""
+        if not self._lock.acquire(timeout=lock_timeout(deadline)):
+            raise queue.Full
+        try:
+            self._lanes.check_open()
+            if self._lane is None:
+                self._claim_lane(deadline)
+            elif self._lane.unsettled:
+                self._announce(Kind.RETRACT, deadline)
+                self._lane.unsettled = False
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _claim_lane(self, deadline: float | None) -> None:
+        lanes = self._lanes
+        while not (token := lanes.tokens.receive()):
+            self._refuse_if_all_lanes_are_in_use()
+            self._sleep([lanes.tokens.reader], deadline, at_most=_LOOK_PERIOD_S)
+        lane = self._lane = _OwnLane(token[0], lanes)
+        lanes.words[lane.words + Word.OWNER] = self._pid
+        try:
+            self._announce(Kind.HELLO, deadline, self._pid)
+        except BaseException:
+            self._lane = None
+            lanes.words[lane.words + Word.OWNER] = 0
+            lanes.tokens.send(token)
+            raise
+
+    def _refuse_if_all_lanes_are_in_use(self) -> None:
+        lanes = self._lanes
+        n_lanes = len(lanes.wakers)
+        for number in range(n_lanes):
+            pid = lanes.words[lanes.words_of(number) + Word.OWNER]
+            if not pid:
+                return  # it was given up, and the reader has not come to that yet
+            peer = Peer(pid)
+            try:
+                if peer.has_ended():
+                    return
+            finally:
+                peer.close()
+        raise UsageError(
+            f"event queue: expected at most {n_lanes} processes that put at the same time, got "
+            f"one more; pass producers=... with their number to EventQueue"
+        )
+
+    # -----------------------------------------------------------------------------------------
+    # what is sent
+
+    def _send_events(
+        self, frame: int, events: Mapping[str, Any], deadline: float | None
+    ) -> bool:
+        """Send events as a block; False: they cannot be packed."""
+        layout = self._layouts.get(tuple(events))
+        if layout is not None:
+            try:
+                self._send_packed(Kind.PACKED, frame, layout, events, deadline)
+            except MisfitError:
+                pass
+            else:
+                return True
+        found = analyse(events)
+        layout = self._layout(found[0]) if found else None
+        if layout is None:
+            return False
+        self._layouts[layout.keys] = layout
+        self._send_packed(Kind.PACKED, frame, layout, events, deadline)
+        return True
+
+    def _layout(self, spec: Spec) -> Layout | None:
+        layout = self._layouts_by_spec.get(spec)
+        if layout is None and len(self._layouts_by_spec) < _MOST_LAYOUTS:
+            layout = self._layouts_by_spec[spec] = Layout(spec)
+        return layout
+
+    def _send_packed(
+        self,
+        kind: int,
+        frame: int,
+        layout: Layout,
+        events: Mapping[str, Any],
+        deadline: float | None,
+        counts: npt.NDArray[np.int64] | None = None,
+    ) -> None:
+        """Send a block; raises `MisfitError` if the events do not have this layout."""
+        lane = self._lane
+        assert lane is not None
+        values, n_events = layout.take(events)
+        after = b""
+        if counts is not None:
+            after = counts.tobytes()
+        elif layout.rest:
+            after = pickle.dumps({feat: events[feat] for feat in layout.rest}, protocol=5)
+        number = lane.layout_numbers.get(layout)
+        if number is None:
+            spec = pickle.dumps(layout.spec, protocol=5)
+            number = len(lane.layout_numbers)
+            self._send(Kind.LAYOUT, 0, len(spec), _copier(spec), deadline, number)
+            lane.layout_numbers[layout] = number
+        block_bytes = layout.block_bytes(n_events)
+
+        def fill(memory: Any, offset: int) -> None:
+            layout.pack(values, n_events, memory, offset)
+            if after:
+                memory[offset + block_bytes : offset + block_bytes + len(after)] = after
+
+        n_frames = 1 if counts is None else len(counts)
+        n_bytes = block_bytes + len(after)
+        self._send(kind, frame, n_bytes, fill, deadline, number, n_events, n_frames)
+
+    def _send_pickled(self, frame: int, item: Any, deadline: float | None) -> None:
+        data = pickle.dumps(item, protocol=5)
+        self._send(Kind.PICKLE, frame, len(data), _copier(data), deadline)
+
+    def _send(
+        self,
+        kind: int,
+        frame: int,
+        n_bytes: int,
+        fill: Callable[[Any, int], None] | None,
+        deadline: float | None,
+        layout: int = 0,
+        n_events: int = 0,
+        n_frames: int = 1,
+    ) -> None:
+        """Write a record and announce it; who dies before the end dies in the middle of it."""
+        lanes, lane = self._lanes, self._lane
+        assert lane is not None
+        if n_bytes > lanes.capacity_bytes:
+            raise DataError(
+                f"frame {frame}: expected at most {lanes.capacity_bytes} bytes (capacity_bytes of "
+                f"the queue), got {n_bytes} bytes in one item; pass a larger capacity_bytes to "
+                f"EventQueue, or put fewer events at a time"
+            )
+        lane.sequence += 1
+        lanes.words[lane.words + Word.BEGUN] = lane.sequence
+        try:
+            if fill is None:
+                self._announce(kind, deadline, frame)
+            elif n_bytes <= lanes.lane_bytes:
+                size_bytes = aligned(n_bytes)
+                start = self._reserve(size_bytes, deadline)
+                fill(lanes.memory, lane.base + start % lanes.lane_bytes)
+                lane.head = start + size_bytes
+                self._announce(kind, deadline, frame, size_bytes, layout, n_events, n_frames)
+            else:
+                whole = bytearray(n_bytes)
+                fill(whole, 0)
+                self._send_parts(whole, deadline)
+                self._announce(kind, deadline, frame, 0, layout, n_events, n_frames)
+        except MisfitError:
+            lane.sequence -= 1
+            lanes.words[lane.words + Word.BEGUN] = lane.sequence
+            raise
+        except BaseException:
+            lane.unsettled = not lanes.pipe.send(self._message(Kind.RETRACT))
+            raise
+        if kind != Kind.LAYOUT:
+            lanes.words[lane.words + Word.N_PUT] += n_frames
+
+    def _send_parts(self, whole: bytearray, deadline: float | None) -> None:
+        """Send what is larger than the lane in parts; the reader puts them together."""
+        lanes, lane = self._lanes, self._lane
+        assert lane is not None
+        part_bytes = aligned(lanes.lane_bytes // _PARTS_PER_LANE)
+        view = memoryview(whole)
+        for begin in range(0, len(whole), part_bytes):
+            part = view[begin : begin + part_bytes]
+            start = self._reserve(part_bytes, deadline)
+            offset = lane.base + start % lanes.lane_bytes
+            lanes.memory[offset : offset + len(part)] = part
+            lane.head = start + part_bytes
+            self._announce(Kind.PART, deadline, len(whole), part_bytes)
+
+    # -----------------------------------------------------------------------------------------
+    # room and news
+
+    def _reserve(self, size_bytes: int, deadline: float | None) -> int:
+        """Wait for so much room in one piece; gives its position in the lane."""
+        lanes, lane = self._lanes, self._lane
+        assert lane is not None
+        lane_bytes = lanes.lane_bytes
+        room = lane_bytes - lane.head % lane_bytes
+        if max(lanes.words[lane.words + Word.TAIL], lane.floor) == lane.head:
+            # an empty lane: begin at its beginning, which the processor still has in its cache
+            lane.floor = start = lane.head + room % lane_bytes
+            return start
+        start = lane.head if size_bytes <= room else lane.head + room
+        # in an empty lane nothing is in the way
+        needed = min(start + size_bytes - lane_bytes, lane.head)
+        while max(lanes.words[lane.words + Word.TAIL], lane.floor) < needed:
+            if deadline is not None and time.monotonic() >= deadline:
+                raise queue.Full
+            # not to be woken for each record: sleep until half of the lane is free
+            wanted = max(needed, lane.head - lane_bytes // 2)
+            self._announce(Kind.WAIT, deadline, position=wanted)
+            self._sleep([], deadline)
+        return start
+
+    def _message(
+        self,
+        kind: int,
+        value: int = 0,
+        size_bytes: int = 0,
+        layout: int = 0,
+        n_events: int = 0,
+        n_frames: int = 1,
+        position: int | None = None,
+    ) -> bytes:
+        lane = self._lane
+        assert lane is not None
+        end = lane.head if position is None else position
+        return MESSAGE.pack(
+            kind, lane.number, layout, size_bytes, value, end, lane.sequence, n_events, n_frames
+        )
+
+    def _announce(self, kind: int, deadline: float | None, *values: int, **options: int) -> None:
+        message = self._message(kind, *values, **options)
+        while not self._lanes.pipe.send(message):
+            self._sleep([], deadline, writable=self._lanes.pipe.writer)
+
+    def _sleep(
+        self,
+        handles: Sequence[Any],
+        deadline: float | None,
+        *,
+        writable: Any = None,
+        at_most: float | None = None,
+    ) -> None:
+        """Wait for the reader; raises if there is none any more, or no time."""
+        lanes = self._lanes
+        pid = lanes.words[Word.READER]
+        if pid not in {0, self._pid} and self._reader is None:
+            self._reader = Peer(pid)
+        waker = None if self._lane is None else lanes.wakers[self._lane.number]
+        left = seconds_left(deadline)
+        wait(
+            [*handles, *([] if waker is None else [waker.reader])],
+            timeout=at_most if left is None or (at_most is not None and at_most < left) else left,
+            writable=writable,
+            peers=[] if self._reader is None else [self._reader],
+        )
+        if waker is not None:
+            waker.receive(64)
+        lanes.check_open()
+        if self._reader is not None and self._reader.has_ended():
+            raise WriterDiedError(
+                f"event queue: the process that reads it (pid {pid}) has died; what it had not "
+                f"written is lost; look for what killed it, and start the recording again"
+            )
+        if left is not None and time.monotonic() >= (deadline or 0.0):
+            raise queue.Full
+
+
+def _copier(data: bytes) -> Callable[[Any, int], None]:
+    def fill(memory: Any, offset: int) -> None:
+        memory[offset : offset + len(data)] = data
+
+    return fill
+
+
+def _sliced(events: Mapping[str, Any], part: slice) -> dict[str, Any]:
+    return {
+        feat: _sliced(value, part) if isinstance(value, Mapping) else value[part]
+        for feat, value in events.items()
+    }
