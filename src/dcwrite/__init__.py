@@ -28,6 +28,7 @@ from .format.compression import Compression, set_default_filter_kwargs
 from .store.basins import copy_basins, create_with_basins, get_measurement_identifier
 from .store.copying import copy_features, copy_metadata
 from .store.describe import Description, FeatureInfo, describe
+from .store.live import LiveRecording
 from .store.recording import BasinStatus, Feature, Recording
 from .store.recover import RecoveryReport, recover
 from .store.verify import Finding, Report, verify
@@ -55,6 +56,7 @@ __all__ = [  # noqa: RUF022 - grouped as users meet them
     "get_measurement_identifier",
     # reading and checking
     "Recording",
+    "LiveRecording",
     "Feature",
     "BasinStatus",
     "describe",

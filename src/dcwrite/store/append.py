@@ -106,6 +106,13 @@ class GrowingDataset:
             return False
         return self._settled != self.n_events or bool(self.dset.id.shape[0] == self.n_events)
 
+    def reopened(self, group: h5py.Group) -> GrowingDataset:
+        """The same dataset in a file that was closed and opened again; all rows are in it."""
+        again = GrowingDataset(group, self.name)
+        again.start_events = self.start_events
+        again._summary = self._summary
+        return again
+
     # -- deferred ---------------------------------------------------------------------------
 
     def append_deferred(self, data: AnyArray, behind: WriteBehind, *, borrow: bool) -> None:

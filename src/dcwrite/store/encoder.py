@@ -8,7 +8,7 @@ it hdf5plugin 4 returns garbage and hdf5plugin 7 refuses).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -80,6 +80,19 @@ class ChunkCodec:
         if filters:
             return None
         return cls(level, fletcher32=fletcher32)
+
+    @classmethod
+    def for_filter_kwargs(cls, kwds: Mapping[str, Any]) -> ChunkCodec | None:
+        """Codec of datasets that are created with such arguments; None as `for_dataset`."""
+        if any(kwds.get(key) for key in ("shuffle", "scaleoffset")):
+            return None
+        fletcher32 = bool(kwds.get("fletcher32"))
+        if kwds.get("compression") is None:
+            return cls(None, fletcher32=fletcher32)
+        if kwds["compression"] != ZSTD_FILTER:
+            return None
+        values = kwds.get("compression_opts") or (_PLUGIN_DEFAULT_LEVEL,)
+        return cls(int(values[0]), fletcher32=fletcher32)
 
     def encode(self, chunk: npt.NDArray[Any], level: int | None = None) -> bytes | memoryview:
         """Bytes of one chunk as they stand in the file.

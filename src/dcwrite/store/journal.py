@@ -353,6 +353,8 @@ class JournalState:
         Number of complete commits.
     torn_bytes
         Bytes after the last complete record.
+    position
+        Where the next record will begin.
     """
 
     head: dict[str, Any]
@@ -364,10 +366,26 @@ class JournalState:
     lengths: dict[int, int] = field(default_factory=dict)
     n_commits: int = 0
     torn_bytes: int = 0
+    position: int = 0
+
+    def drop_obsolete_tails(self) -> None:
+        """Forget rows that whole chunks have by now."""
+        for number, tails in self.tails.items():
+            chunks = self.chunks.get(number)
+            if chunks:
+                end = max(chunks) + self.features[number].chunk_events
+                self.tails[number] = [item for item in tails if item[0] + len(item[1]) > end]
 
 
-def read_journal(path: Path) -> JournalState:
+def read_journal(path: Path, since: JournalState | None = None) -> JournalState:
     """Read a journal up to its last complete record.
+
+    Parameters
+    ----------
+    path
+        The journal.
+    since
+        What was read of the same file before; it is completed.
 
     Raises
     ------
@@ -380,8 +398,9 @@ def read_journal(path: Path) -> JournalState:
         size = os.fstat(file.fileno()).st_size
         if file.read(len(_MAGIC)) != _MAGIC:
             raise DamagedFileError(f"'{path}': expected a journal of dcwrite, got another file")
-        state: JournalState | None = None
-        complete = file.tell()
+        state = since
+        complete = len(_MAGIC) if since is None else since.position
+        file.seek(complete)
         for head, body in _records(file, size):
             try:
                 if head["type"] == "open":
@@ -396,6 +415,7 @@ def read_journal(path: Path) -> JournalState:
     if state is None:
         raise DamagedFileError(f"'{path}': no complete record in the journal; nothing was durable")
     state.torn_bytes = size - complete
+    state.position = complete
     return state
 
 

@@ -218,6 +218,8 @@ class Recording(Mapping[str, Any]):
         The file.
     basin_roots
         Folders below which file basins may be opened, besides the recording's own folder.
+    live
+        Whether to follow a recording that is being written: see `LiveRecording`.
 
     Raises
     ------
@@ -232,10 +234,19 @@ class Recording(Mapping[str, Any]):
     ...     deform = recording["deform"][:]
     """
 
+    def __new__(cls, *_args: Any, live: bool = False, **_kwargs: Any) -> Self:
+        """A `LiveRecording` where it is asked for."""
+        if live and cls is Recording:
+            from .live import LiveRecording  # noqa: PLC0415 - which is a Recording itself
+
+            return super().__new__(LiveRecording)  # type: ignore[return-value]
+        return super().__new__(cls)
+
     def __init__(
         self,
         path: str | os.PathLike[str],
         *,
+        live: bool = False,  # noqa: ARG002 - for __new__
         basin_roots: Iterable[str | os.PathLike[str]] = (),
         _visited: tuple[Path, ...] = (),
     ) -> None:

@@ -55,6 +55,8 @@ class StreamFile:
     in_place
         Whether to write under the final name from the start, without journal: a kill then leaves
         a file that only its writer's chunks can be rescued from.
+    live
+        Whether other programs may read the file with HDF5's SWMR mode while it is written.
     writer_options
         For `HDF5Writer`.
 
@@ -74,6 +76,7 @@ class StreamFile:
         durability: Durability = "process",
         sync_interval_s: float = 0.0,
         in_place: bool = False,
+        live: bool = False,
         writer_options: Mapping[str, Any],
     ) -> None:
         self._journal: Journal | None = None
@@ -81,6 +84,8 @@ class StreamFile:
         self._chunks: list[tuple[int, int, int, int, int]] = []
         self._journaled: dict[int, int] = {}
         self._events = self._frames = 0
+        self._live = live
+        self._in_swmr = False
         #: events of commits that are written, and of those that would survive now
         self.written_events = self.durable_events = 0
         self._renames = False
@@ -184,10 +189,27 @@ class StreamFile:
                 Commit(events, frames, lengths, chunks, tails), replace=replace
             ):
                 self.durable_events = events
+            if self._live:
+                self._show_readers()
             if done is not None:
                 done(n_events, n_frames)
 
         self.writer.when_written(write_record)
+
+    def _show_readers(self) -> None:
+        """Start SWMR when all features are there; from then on let readers see each commit."""
+        if self._in_swmr:
+            self.writer.flush_swmr()
+        elif any(self.writer.lengths().values()):
+            self.writer.start_swmr()
+            self._in_swmr = True
+
+    def end_live(self) -> None:
+        """No more readers: attributes and logs can be written again."""
+        if self._in_swmr:
+            self.writer.write_waiting()
+            self._in_swmr = self._live = False
+            self.writer.end_swmr()
 
     def _take_tails(self, *, everything: bool) -> tuple[dict[int, int], list[Tail]]:
         """Lengths, and the rows that no whole chunk and no earlier commit has."""
@@ -256,6 +278,7 @@ class StreamFile:
         """
         part = self.writer.path
         try:
+            self.end_live()
             self.writer.close()
             if self._renames:
                 with storage_errors(part, "completing the recording"):

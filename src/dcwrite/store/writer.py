@@ -613,6 +613,32 @@ class HDF5Writer:
         """Have each chunk told that was written: dataset, row, offset, size, CRC-32."""
         self._behind.watcher = watcher
 
+    def start_swmr(self) -> None:
+        """Let other programs read while it is written (HDF5's SWMR mode).
+
+        All datasets have to exist; none, and no attribute, can be created until `end_swmr`.
+        """
+        with self._lock, storage_errors(self.path, "starting SWMR"):
+            self._h5.flush()
+            self._h5.swmr_mode = True
+
+    def flush_swmr(self) -> None:
+        """Let the readers see all whole chunks."""
+        with self._lock, storage_errors(self.path, "flushing the datasets"):
+            for dataset in self._datasets.values():
+                dataset.dset.id.flush()
+
+    def end_swmr(self) -> None:
+        """Close the file for its readers, and open it again for the rest."""
+        with self._lock:
+            self._flush()
+            with storage_errors(self.path, "ending SWMR"):
+                self._h5.close()
+            self._h5 = open_for_writing(self.path, "r+")
+            self._events = self._require_events()
+            for key, dataset in list(self._datasets.items()):
+                self._datasets[key] = dataset.reopened(self._h5[key[0]])
+
     def when_written(self, action: Callable[[], None]) -> None:
         """Call `action` when all whole chunks that were stored before it are written."""
         with self._lock:

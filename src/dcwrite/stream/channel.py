@@ -3,9 +3,9 @@
 Alone here: what callers see of it. Invariant: an item comes out whole or not at all; no process
 waits for one that has died; who dies takes nothing with it but its own lane, which the next gets.
 
-Every process that puts has a lane of the memory to itself, so there is no lock between processes. A
-lane is a ring of bytes. A record is written first and announced then, by a message of 40 bytes in
-a pipe that all share, which wakes the reader. The reader gives memory back by moving the lane's
+Every process that puts has a lane of the memory to itself, so there is no lock between processes.
+A lane is a ring of bytes. A record is written first and announced then, by a message of 40 bytes
+in a pipe that all share, which wakes the reader. The reader gives memory back by moving the lane's
 tail. A producer without room says in the same pipe how much it needs, and sleeps on the lane's own
 pipe until the reader has given back that much. (`lanes`: what is shared; `producer` and `reader`:
 the two sides; `packing`: what is in a record; `peers`: what the operating system does.)

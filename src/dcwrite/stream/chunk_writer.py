@@ -142,6 +142,10 @@ class ChunkWriter(threading.Thread):
         With "power": the shortest time between two syncs.
     in_place
         Whether to write under the final name from the start, without a journal.
+    live
+        Whether other programs may read "NAME.rtdc.part" with HDF5's SWMR mode meanwhile; all
+        features have to be there in the first batch. `Recording(path, live=True)` follows any
+        stream, without this.
     on_batch
         Called with (events, frames) after each complete batch.
     on_durable
@@ -187,6 +191,7 @@ class ChunkWriter(threading.Thread):
         durability: Durability = "process",
         sync_interval_s: float = 0.0,
         in_place: bool = False,
+        live: bool = False,
         on_batch: Callable[[int, int], None] | None = None,
         on_durable: Callable[[int], None] | None = None,
         final_log: Callable[[BaseException | None], list[str]] | None = None,
@@ -215,6 +220,7 @@ class ChunkWriter(threading.Thread):
             durability=durability,
             sync_interval_s=sync_interval_s,
             in_place=in_place,
+            live=live,
             writer_options={
                 "ds_kwds": ds_kwds,
                 "compression": compression,
@@ -319,6 +325,7 @@ class ChunkWriter(threading.Thread):
             written = self.writer.lengths()
             lengths = dict.fromkeys(written, min(written.values(), default=0))
         try:
+            self._file.end_live()
             self.writer.truncate(lengths)
             self._store_final_log(error)
             self._file.finish()
@@ -326,6 +333,7 @@ class ChunkWriter(threading.Thread):
             self._file.leave()
 
     def _store_final_log(self, error: BaseException | None) -> None:
+        self._file.end_live()
         if self._final_log is not None:
             self.writer.store_log(STREAM_LOG, self._final_log(error), override=True)
 

@@ -1,13 +1,13 @@
 """Lanes: the shared memory of an event queue, its pipes, and the messages that go through them.
 
-Alone here: what stands where in the memory, and what a message looks like. Invariant: each word has
-one writer at a time, and what a message speaks of was written before it was sent.
+Alone here: what stands where in the memory, and what a message looks like. Invariant: each word
+has one writer at a time, and what a message speaks of was written before it was sent.
 
 Memory ordering: a message goes through a pipe, whose lock in the kernel orders the writes of a
 record before the reads of it. The tail of a lane is moved in a later call than the one that gave
-the memory out, so at least one lock (the queue's, the interpreter's) was released and taken between
-the last read and the move; a producer that sees the new tail branches on it before it writes. x86
-and ARM need no more.
+the memory out, so at least one lock (the queue's, the interpreter's) was released and taken
+between the last read and the move; a producer that sees the new tail branches on it before it
+writes. x86 and ARM need no more.
 """
 
 from __future__ import annotations
@@ -21,7 +21,17 @@ from typing import Any, Final
 from ..errors import ClosedError, UsageError
 from .peers import MessagePipe, SharedBlock
 
-__all__ = ["MESSAGE", "MESSAGES_PER_READ", "Kind", "Lanes", "Word", "aligned", "deadline_of", "lock_timeout", "seconds_left"]
+__all__ = [
+    "MESSAGE",
+    "MESSAGES_PER_READ",
+    "Kind",
+    "Lanes",
+    "Word",
+    "aligned",
+    "deadline_of",
+    "lock_timeout",
+    "seconds_left",
+]
 
 
 class Kind:

@@ -87,6 +87,7 @@ def analyse(events: Mapping[str, Any]) -> tuple[Spec, int] | None:
             return None
         nested = feat == "trace" and type(value) is dict and bool(value)
         if nested and all(isinstance(k, str) and _is_packable(v) for k, v in value.items()):
+            named: list[tuple[tuple[str, ...], Any]]
             named = [((feat, name), array) for name, array in value.items()]
         elif _is_packable(value):
             named = [((feat,), value)]

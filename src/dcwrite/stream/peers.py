@@ -122,7 +122,7 @@ class MessagePipe:
         context.assert_spawning(self)
         if _WINDOWS:
             return self._message_bytes, self.reader, self.writer
-        dup: Any = reduction.DupFd  # type: ignore[attr-defined,unused-ignore]
+        dup: Any = reduction.DupFd
         return self._message_bytes, dup(self.reader), dup(self.writer)
 
     def __setstate__(self, state: tuple[int, Any, Any]) -> None:
@@ -146,7 +146,7 @@ class MessagePipe:
     def receive(self, n_messages: int = 1) -> bytes:
         """Take up to that many messages, one behind the other; none: nothing."""
         if _WINDOWS:
-            return self.reader.recv_bytes() if self.reader.poll() else b""  # type: ignore[no-any-return]
+            return self.reader.recv_bytes() if self.reader.poll() else b""
         try:
             return os.read(self.reader, n_messages * self._message_bytes)
         except BlockingIOError:
@@ -272,16 +272,11 @@ else:
         if hasattr(os, "pidfd_open"):
             return os.pidfd_open(pid)
         if hasattr(select, "kqueue"):
-            queue = select.kqueue()
+            bsd: Any = select
+            queue = bsd.kqueue()
             try:
-                queue.control(
-                    [
-                        select.kevent(
-                            pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD, select.KQ_NOTE_EXIT
-                        )
-                    ],
-                    0,
-                )
+                exit_of = bsd.kevent(pid, bsd.KQ_FILTER_PROC, bsd.KQ_EV_ADD, bsd.KQ_NOTE_EXIT)
+                queue.control([exit_of], 0)
             except OSError:
                 queue.close()
                 raise

@@ -158,9 +158,7 @@ class Producer:
         half = len(counts) // 2
         stop = int(counts[:half].sum())
         if stop:
-            self._put_frames(
-                first, counts[:half], _sliced(events, slice(stop)), block, timeout
-            )
+            self._put_frames(first, counts[:half], _sliced(events, slice(stop)), block, timeout)
         if counts[half:].any():
             rest = _sliced(events, slice(stop, None))
             self._put_frames(first + half, counts[half:], rest, block, timeout)
@@ -219,9 +217,7 @@ class Producer:
     # -----------------------------------------------------------------------------------------
     # what is sent
 
-    def _send_events(
-        self, frame: int, events: Mapping[str, Any], deadline: float | None
-    ) -> bool:
+    def _send_events(self, frame: int, events: Mapping[str, Any], deadline: float | None) -> bool:
         """Send events as a block; False: they cannot be packed."""
         layout = self._layouts.get(tuple(events))
         if layout is not None:

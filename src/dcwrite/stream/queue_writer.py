@@ -20,7 +20,9 @@ from logging.handlers import QueueHandler
 from pathlib import Path
 from typing import Any, Final
 
-from ..errors import WriterDiedError
+import numpy as np
+
+from ..errors import UsageError, WriterDiedError
 from ..store.journal import Durability
 from .queue_writer_base import MEMORY_BUDGET, QueueWriterBase, mp_spawn
 from .relay import Relay, can_be_spawned, close_queue, memory_of, without_fork_lock
@@ -60,7 +62,7 @@ class QueueWriterThread(QueueWriterBase, threading.Thread):
         Whether to add the features "index_unmapped" and "nevents".
     compression, threads, event_count, scalar_attributes, dedup_background
         As for `HDF5Writer`.
-    durability, sync_interval_s, in_place
+    durability, sync_interval_s, in_place, live
         As for `ChunkWriter`.
     memory_budget
         Bytes that may wait in the writer; who fills its queue has to wait.
@@ -100,6 +102,7 @@ class QueueWriterThread(QueueWriterBase, threading.Thread):
         durability: Durability = "process",
         sync_interval_s: float = 0.0,
         in_place: bool = False,
+        live: bool = False,
         memory_budget: int = MEMORY_BUDGET,
         stream_log: bool = True,
         **kwargs: Any,
@@ -126,6 +129,7 @@ class QueueWriterThread(QueueWriterBase, threading.Thread):
                 "durability": durability,
                 "sync_interval_s": sync_interval_s,
                 "in_place": in_place,
+                "live": live,
             },
         )
 
@@ -187,7 +191,7 @@ class QueueWriterProcess(QueueWriterBase, mp_spawn.Process):  # type: ignore[nam
         As for `QueueWriterThread`.
     stall_timeout, frame_info, compression, threads, event_count, scalar_attributes
         As for `QueueWriterThread`.
-    dedup_background, durability, sync_interval_s, in_place
+    dedup_background, durability, sync_interval_s, in_place, live
         As for `QueueWriterThread`.
     memory_budget, stream_log
         As for `QueueWriterThread`.
@@ -225,6 +229,7 @@ class QueueWriterProcess(QueueWriterBase, mp_spawn.Process):  # type: ignore[nam
         durability: Durability = "process",
         sync_interval_s: float = 0.0,
         in_place: bool = False,
+        live: bool = False,
         memory_budget: int = MEMORY_BUDGET,
         stream_log: bool = True,
         **kwargs: Any,
@@ -252,6 +257,7 @@ class QueueWriterProcess(QueueWriterBase, mp_spawn.Process):  # type: ignore[nam
                 "durability": durability,
                 "sync_interval_s": sync_interval_s,
                 "in_place": in_place,
+                "live": live,
             },
         )
         self._error_receiver, self._error_sender = mp_spawn.Pipe(duplex=False)
@@ -268,7 +274,19 @@ class QueueWriterProcess(QueueWriterBase, mp_spawn.Process):  # type: ignore[nam
         return state
 
     def start(self) -> None:
-        """Start the process."""
+        """Start the process.
+
+        Raises
+        ------
+        UsageError
+            `feat_nevents` is not shared, and does not hold all counts yet.
+        """
+        if isinstance(self.feat_nevents, (list, tuple, np.ndarray)) and -1 in self.feat_nevents:
+            raise UsageError(
+                "feat_nevents: expected a shared array (multiprocessing.Array or RawArray), or all "
+                "counts before the start, got a list or numpy array with -1: the process has its "
+                "own copy, in which nobody could set the missing counts"
+            )
         if not can_be_spawned(self.event_queue):
             self._relay = Relay(self.event_queue, mp_spawn.Queue(maxsize=1000))
             self._relay.start()

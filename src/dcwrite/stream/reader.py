@@ -1,8 +1,8 @@
 """Reader: the side of an event queue that gets.
 
-Alone here: the order of what comes out, when memory is given back, and what becomes of a lane whose
-owner has gone. Invariant: an item comes out whole or not at all; a lane goes to the next only when
-all that stood in it was taken.
+Alone here: the order of what comes out, when memory is given back, and what becomes of a lane
+whose owner has gone. Invariant: an item comes out whole or not at all; a lane goes to the next
+only when all that stood in it was taken.
 """
 
 from __future__ import annotations

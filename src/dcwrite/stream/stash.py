@@ -24,6 +24,8 @@ from ..format.features import (
     require_item_shape,
     to_stored,
 )
+from .packed_rows import PackedRows, can_be_copied
+from .packing import Layout, PackedEvents
 
 __all__ = ["EventStash", "Schema"]
 
@@ -42,6 +44,29 @@ class Schema:
         #: dtypes that later frames have to fit into; a mask is stored as uint8 in any case
         self.dtypes: dict[str, np.dtype[Any]] = {}
         self.frame: int | None = None
+        #: the last layout that was compared, and whether the dtypes were set then
+        self._taken: tuple[Layout, bool] | None = None
+
+    def takes(self, frame: int, events: PackedEvents) -> bool:
+        """Whether packed events agree with the schema, dtypes included; the first set it.
+
+        Raises
+        ------
+        EventError
+            The first ones have a name that cannot be stored.
+        """
+        layout = events.layout
+        if self.frame is None:
+            self.check(frame, events)
+        if self._taken == (layout, bool(self.dtypes)):
+            return True
+        shapes = {**layout.item_shapes, **dict.fromkeys(layout.rest, ())}
+        if shapes != self.item_shapes:
+            return False
+        if any(layout.dtypes.get(feat, dtype) != dtype for feat, dtype in self.dtypes.items()):
+            return False
+        self._taken = (layout, bool(self.dtypes))
+        return True
 
     def check(self, frame: int, arrays: Mapping[str, Any]) -> None:
         """Compare a frame's features with the schema, or set it.
@@ -89,6 +114,7 @@ class EventStash:
     ----------
     events : dict
         Feature names to arrays of shape (size, ...), filled as frames arrive; "contour": a list.
+        Of packed events: filled when all frames are there.
     feat_nevents : sequence of int
         As given.
     nev_idx : ndarray, shape (frames,)
@@ -144,6 +170,8 @@ class EventStash:
         #: rows whose dtype is not that of the array: feature -> [(frame, slice, rows)]
         self._other_dtypes: dict[str, list[tuple[int, slice, AnyArray]]] = {}
         self._schema = Schema() if schema is None else schema
+        #: as long as all frames are packed in the same way
+        self._packed: PackedRows | None = None
 
     def is_complete(self) -> bool:
         """Whether the events of all frames have been added."""
@@ -162,7 +190,8 @@ class EventStash:
             Index of the frame.
         events
             Feature names to arrays whose first axis is the event; None for a frame without
-            events, which need not be added at all.
+            events, which need not be added at all. `PackedEvents` of one layout are copied as
+            bytes.
 
         Raises
         ------
@@ -176,10 +205,26 @@ class EventStash:
                 f"frame {index}: expected a frame from {self.index_offset} to "
                 f"{self.index_offset + self.num_frames - 1}, got one outside this range"
             )
-        n_events = self._counts[frame]
-        arrays = self._check(index, n_events, events)
-        if not n_events:
-            return
+        if not (isinstance(events, PackedEvents) and self._add_packed(index, frame, events)):
+            self._take_apart()
+            arrays = self._check(index, self._counts[frame], events)
+            if not self._counts[frame]:
+                return
+            self._add_arrays(index, frame, arrays)
+        self._tracker[frame] = True
+        self._n_missing -= 1
+        if self._n_missing == 0:
+            self._take_apart()
+            self.events.update(self._unified_dtypes(self.num_frames))
+            self._other_dtypes.clear()
+            if not self._schema.dtypes:
+                self._schema.dtypes = {
+                    feat: array.dtype
+                    for feat, array in self.events.items()
+                    if feat in self._schema.item_shapes and not is_contour(feat) and feat != "mask"
+                }
+
+    def _add_arrays(self, index: int, frame: int, arrays: dict[str, Any]) -> None:
         if self._tracker[frame]:
             raise EventError(
                 f"frame {index}: expected each frame once, got it again; the events that came "
@@ -191,17 +236,29 @@ class EventStash:
                 arrays[feat] = cast_lossless(arrays[feat], dtype, feat, f", frame {index}")
         for feat, data in arrays.items():
             self._place(feat, frame, self._rows(frame), data)
-        self._tracker[frame] = True
-        self._n_missing -= 1
-        if self._n_missing == 0:
-            self.events.update(self._unified_dtypes(self.num_frames))
-            self._other_dtypes.clear()
-            if not self._schema.dtypes:
-                self._schema.dtypes = {
-                    feat: array.dtype
-                    for feat, array in self.events.items()
-                    if feat in self._schema.item_shapes and not is_contour(feat) and feat != "mask"
-                }
+
+    def _add_packed(self, index: int, frame: int, events: PackedEvents) -> bool:
+        """Copy the bytes of a frame; False: they have to be looked at feature by feature."""
+        n_events = self._counts[frame]
+        if self._tracker[frame] or not n_events or events.n_events != n_events:
+            return False
+        packed = self._packed
+        if packed is None:
+            if self.events or not can_be_copied(events.layout):
+                return False
+            packed = PackedRows(events.layout, self.size)
+        elif packed.layout is not events.layout:
+            return False
+        if not packed.place(self._rows(frame), events) or not self._schema.takes(index, events):
+            return False
+        self._packed = packed
+        return True
+
+    def _take_apart(self) -> None:
+        """Go on with one array per feature."""
+        if self._packed is not None:
+            self.events.update(self._packed.unpacked())
+            self._packed = None
 
     def require_feature(self, feat: str, sample_data: npt.ArrayLike) -> AnyArray:
         """Array of a feature; created where it does not exist.
@@ -217,6 +274,7 @@ class EventStash:
         -------
         ndarray, shape (size, ...)
         """
+        self._take_apart()
         if feat not in self.events:
             sample = np.asarray(sample_data)
             self.events[feat] = np.zeros((self.size, *sample.shape), dtype=sample.dtype)
@@ -233,6 +291,7 @@ class EventStash:
         events
             Feature names to arrays of their events.
         """
+        self._take_apart()
         n_frames = int(np.argmin(self._tracker)) if self._n_missing else self.num_frames
         unified: dict[str, AnyArray] = {}
         while n_frames:

@@ -1,0 +1,338 @@
+"""A recording that is being written, followed from another process through its journal.
+
+Alone here: which rows of an unfinished recording may be read, and how to notice its end.
+Invariant: only what a complete commit names is read, so all features have the same length; HDF5
+never opens the unfinished file, so a torn one cannot hang it.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import ClosedError, DamagedFileError, FeatureNotFoundError, StorageError
+from ..format.features import is_basinmap
+from .encoder import ChunkCodec
+from .journal import FeatureRecord, JournalState, read_journal
+from .recording import Recording
+from .stream_file import journal_path, part_path
+
+__all__ = ["LiveFeature", "LiveRecording"]
+
+AnyArray = npt.NDArray[Any]
+
+
+class LiveFeature:
+    """One feature of a recording that is being written; its length is that of one commit.
+
+    Parameters
+    ----------
+    feature
+        Its make-up.
+    n_events
+        Number of events when it was asked for.
+    source
+        Where the rows are.
+    """
+
+    def __init__(self, feature: FeatureRecord, n_events: int, source: LiveRecording) -> None:
+        self.name = feature.path.partition("/")[2]
+        self.shape: tuple[int, ...] = (n_events, *feature.item_shape)
+        self._is_mask = self.name == "mask"
+        self.dtype = np.dtype(bool) if self._is_mask else np.dtype(feature.dtype)
+        self._feature = feature
+        self._source = source
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[number] for number in range(len(self)))
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> AnyArray:
+        return np.asarray(self[:], dtype=dtype)
+
+    def __getitem__(self, key: Any) -> Any:
+        """Events by index, slice, or integer or bool array; a mask comes as bool."""
+        if isinstance(key, (int, np.integer)):
+            number = operator.index(key)
+            if not -len(self) <= number < len(self):
+                raise IndexError(
+                    f"feature '{self.name}': expected an event below {len(self)}, got {number}"
+                )
+            number %= len(self)
+            return self[number : number + 1][0]
+        if isinstance(key, slice):
+            start, stop, step = key.indices(len(self))
+            if step != 1:
+                return self[np.arange(start, stop, step)]
+            values = self._source.rows(self._feature, start, max(start, stop))
+            return values != 0 if self._is_mask else values
+        wanted = np.arange(len(self))[np.asarray(key)]
+        if not len(wanted):
+            return np.empty((0, *self.shape[1:]), dtype=self.dtype)
+        first, last = int(wanted.min()), int(wanted.max()) + 1
+        return self[first:last][wanted - first]
+
+
+class LiveRecording(Recording):
+    """A recording that is being written; made by ``Recording(path, live=True)``.
+
+    Parameters
+    ----------
+    path
+        NAME.rtdc, also before that name exists.
+    live
+        True.
+    basin_roots
+        Used when the recording is finished.
+
+    Raises
+    ------
+    StorageError
+        Neither the recording nor an unfinished one of that name is there.
+
+    Notes
+    -----
+    Its length changes with `refresh` only; what was asked for before stays as it was. When the
+    writer has finished, it reads NAME.rtdc.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        live: bool = True,  # noqa: ARG002 - as `Recording` is called
+        basin_roots: Iterable[str | os.PathLike[str]] = (),
+    ) -> None:
+        name = Path(path).name.removesuffix(".part").removesuffix(".journal")
+        self.path = Path(path).with_name(name)
+        self._basin_roots = tuple(basin_roots)
+        self._done: Recording | None = None
+        self._state: JournalState | None = None
+        self._data: Any = None
+        self._seen: tuple[int, int] | None = None
+        self.refresh()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the writer has given the recording its name."""
+        return self._done is not None
+
+    @property
+    def durable_events(self) -> int:
+        """Number of events of the last commit."""
+        return len(self)
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the file on the disk."""
+        path = self.path if self.finished else part_path(self.path)
+        try:
+            return path.stat().st_size
+        except FileNotFoundError:
+            return self.path.stat().st_size if self.path.exists() else 0
+
+    def refresh(self) -> int:
+        """Look for new commits, or for the end.
+
+        Returns
+        -------
+        int
+            Number of events.
+
+        Raises
+        ------
+        StorageError
+            The recording has disappeared.
+        """
+        if self._done is not None:
+            return len(self)
+        journal = journal_path(self.path)
+        try:
+            status = journal.stat()
+        except FileNotFoundError:
+            self._finish()
+            return len(self)
+        seen = (status.st_ino, status.st_size)
+        if seen != self._seen:
+            try:
+                same = self._seen is not None and self._seen[0] == seen[0]
+                state = read_journal(journal, self._state if same else None)
+                state.drop_obsolete_tails()
+            except StorageError:
+                if journal.exists():
+                    raise
+                self._finish()
+                return len(self)
+            except DamagedFileError:
+                if self._state is None and status.st_size > 4096:
+                    raise
+                return len(self)
+            self._state, self._seen = state, seen
+            if self._data is None:
+                try:
+                    self._data = part_path(self.path).open("rb")
+                except FileNotFoundError:
+                    self._finish()
+        return len(self)
+
+    def _finish(self) -> None:
+        if not self.path.exists():
+            raise StorageError(
+                2,
+                "expected a recording or an unfinished one of this name, got none",
+                str(self.path),
+            )
+        self._done = Recording(self.path, basin_roots=self._basin_roots)
+
+    def close(self) -> None:
+        """Close the files."""
+        if self._data is not None:
+            self._data.close()
+            self._data = None
+        if self._done is not None:
+            self._done.close()
+
+    def __len__(self) -> int:
+        if self._done is not None:
+            return len(self._done)
+        return self._state.n_events if self._state is not None else 0
+
+    @property
+    def own_features(self) -> list[str]:
+        """Features that the commits have."""
+        if self._done is not None:
+            return self._done.own_features
+        return sorted(name.split("/")[0] for name in self._records())
+
+    @property
+    def features(self) -> list[str]:
+        """All features that can be read."""
+        if self._done is not None:
+            return self._done.features
+        return sorted({name for name in self.own_features if not is_basinmap(name)})
+
+    def __contains__(self, feat: object) -> bool:
+        return feat in self.features
+
+    def _records(self) -> dict[str, FeatureRecord]:
+        state = self._state
+        if state is None:
+            return {}
+        return {
+            feature.path.partition("/")[2]: feature
+            for feature in state.features.values()
+            if feature.path.startswith("events/")
+            and state.lengths.get(feature.number, 0) >= state.n_events
+        }
+
+    def __getitem__(self, feat: str) -> Any:
+        """A feature as long as the last commit that was looked at.
+
+        Returns
+        -------
+        LiveFeature, or dict of LiveFeature ("trace"); of a finished recording as `Recording`.
+
+        Raises
+        ------
+        FeatureNotFoundError
+            There is no such feature (yet).
+        """
+        if self._done is not None:
+            return self._done[feat]
+        records = self._records()
+        if feat in records:
+            return LiveFeature(records[feat], len(self), self)
+        below = {
+            name.partition("/")[2]: LiveFeature(feature, len(self), self)
+            for name, feature in records.items()
+            if name.startswith(f"{feat}/")
+        }
+        if below:
+            return below
+        raise FeatureNotFoundError(
+            f"'{self.path}': expected one of the features {self.features}, got '{feat}'"
+        )
+
+    def lengths(self) -> dict[str, int]:
+        """Number of events of each feature: that of the last commit."""
+        if self._done is not None:
+            return self._done.lengths()
+        return dict.fromkeys(self._records(), len(self))
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Root attributes; of an unfinished recording none."""
+        return {} if self._done is None else self._done.metadata
+
+    @property
+    def logs(self) -> dict[str, list[str]]:
+        """Logs; of an unfinished recording none."""
+        return {} if self._done is None else self._done.logs
+
+    @property
+    def tables(self) -> dict[str, AnyArray]:
+        """Tables; of an unfinished recording none."""
+        return {} if self._done is None else self._done.tables
+
+    @property
+    def basins(self) -> list[Any]:
+        """Basins; of an unfinished recording none."""
+        return [] if self._done is None else self._done.basins
+
+    def rows(self, feature: FeatureRecord, start: int, stop: int) -> AnyArray:
+        """Rows of one feature that commits name."""
+        dtype = np.dtype(feature.dtype)
+        out = np.empty((stop - start, *feature.item_shape), dtype=dtype)
+        state, size = self._state, feature.chunk_events
+        if state is None or self._data is None or self._data.closed:
+            raise ClosedError(f"'{self.path}': the recording is closed; open a new one")
+        codec = self._codec(state)
+        chunks = state.chunks.get(feature.number, {})
+        missing = np.ones(stop - start, dtype=bool)
+        for first in range(start // size * size, stop, size):
+            entry = chunks.get(first)
+            if entry is not None and codec is not None:
+                rows = self._decode(codec, entry, dtype, (size, *feature.item_shape))
+                low, high = max(first, start), min(first + size, stop)
+                out[low - start : high - start] = rows[low - first : high - first]
+                missing[low - start : high - start] = False
+        for first, tail in state.tails.get(feature.number, []):
+            low, high = max(first, start), min(first + len(tail), stop)
+            if low < high and missing[low - start : high - start].any():
+                out[low - start : high - start] = tail[low - first : high - first]
+                missing[low - start : high - start] = False
+        if missing.any():
+            raise DamagedFileError(
+                f"'{part_path(self.path)}': expected events {start} to {stop - 1} of "
+                f"'{feature.path}', but {int(missing.sum())} of them are not there"
+            )
+        return out
+
+    @staticmethod
+    def _codec(state: JournalState) -> ChunkCodec | None:
+        return ChunkCodec.for_filter_kwargs(state.head.get("ds_kwds", {}))
+
+    def _decode(
+        self,
+        codec: ChunkCodec,
+        entry: tuple[int, int, int],
+        dtype: np.dtype[Any],
+        shape: tuple[int, ...],
+    ) -> AnyArray:
+        offset, size, checksum = entry
+        self._data.seek(offset)
+        stored = self._data.read(size)
+        if len(stored) != size or zlib.crc32(stored) != checksum:
+            raise DamagedFileError(
+                f"'{part_path(self.path)}': the chunk at byte {offset} is not what was committed"
+            )
+        return codec.decode(stored, dtype, shape)

@@ -1,0 +1,197 @@
+"""EarlyFrames: frames that came before their turn, in memory or in a file without a name.
+
+Alone here: which frames wait, and where. Invariant: what comes out is what went in; the memory is
+bounded, whatever the number of frames; nothing is left on the disk, also after a kill.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from ..errors import StorageError
+from .packing import Layout, PackedEvents
+
+__all__ = ["EarlyFrames", "size_bytes"]
+
+
+class _Spooled(NamedTuple):
+    """Where a frame is in the file; what is needed to read it is there, too."""
+
+    offset: int
+    #: None: everything is pickled
+    layout: Layout | None
+    n_events: int
+    block_bytes: int
+    pickled_bytes: int
+
+
+class EarlyFrames:
+    """Frames that wait for their turn.
+
+    Parameters
+    ----------
+    budget_bytes
+        Memory that they may take; what is more goes to a file.
+    spool_dir
+        Folder of that file; None: the system's folder for temporary files.
+    """
+
+    def __init__(self, budget_bytes: int, spool_dir: Path | str | None = None) -> None:
+        self._budget_bytes = budget_bytes
+        self._spool_dir = spool_dir
+        self._frames: dict[int, Any] = {}
+        self._held_bytes = 0
+        self._file: BinaryIO | None = None
+        self._end = 0
+        self._n_spooled = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that the frames take, in bytes."""
+        return self._held_bytes
+
+    @property
+    def n_spooled(self) -> int:
+        """Number of frames in the file."""
+        return self._n_spooled
+
+    def __contains__(self, frame: int) -> bool:
+        """Whether this frame waits, with events or without."""
+        return frame in self._frames
+
+    def has_events(self, frame: int) -> bool:
+        """Whether this frame waits and has features."""
+        return bool(self._frames.get(frame))
+
+    def in_range(self, first: int, stop: int) -> list[int]:
+        """Give the frames of a range that wait, sorted."""
+        if stop - first <= len(self._frames):
+            return [frame for frame in range(first, stop) if frame in self._frames]
+        return sorted(frame for frame in self._frames if first <= frame < stop)
+
+    def add(self, frame: int, events: Mapping[str, Any] | None) -> None:
+        """Keep a frame.
+
+        Raises
+        ------
+        StorageError
+            There is no room left, neither in the budget nor on the disk.
+        """
+        if not events:
+            self._frames[frame] = events
+            return
+        n_bytes = size_bytes(events)
+        if self._held_bytes + n_bytes > self._budget_bytes:
+            self._frames[frame] = self._spool(events)
+            self._n_spooled += 1
+            return
+        if isinstance(events, PackedEvents):
+            events = events.copy()  # they are a view of the queue's memory
+        self._frames[frame] = events
+        self._held_bytes += n_bytes
+
+    def pop(self, frame: int) -> Any:
+        """Take a frame out.
+
+        Raises
+        ------
+        StorageError
+            It cannot be read back.
+        """
+        found = self._frames.pop(frame)
+        if isinstance(found, _Spooled):
+            events = self._read_back(found)
+            self._n_spooled -= 1
+            if not self._n_spooled:
+                self._end = 0  # the file is used again from its beginning
+            return events
+        if found:
+            self._held_bytes -= size_bytes(found)
+        return found
+
+    def close(self) -> None:
+        """Let go of all frames, and of the file."""
+        self._frames.clear()
+        self._held_bytes = self._n_spooled = 0
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _spool(self, events: Mapping[str, Any]) -> _Spooled:
+        layout, n_events, block, rest = None, 0, b"", events
+        if isinstance(events, PackedEvents):
+            layout, n_events, rest = events.layout, events.n_events, events.rest
+            block = bytes(events.block())
+        pickled = b"" if layout is not None and not rest else pickle.dumps(rest, protocol=5)
+        spooled = _Spooled(self._end, layout, n_events, len(block), len(pickled))
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(  # noqa: SIM115 - closed in `close`
+                    prefix="dcwrite-early-", dir=self._spool_dir, buffering=0
+                )
+            self._file.seek(self._end)
+            for part in (block, pickled):
+                _write_all(self._file, part)
+        except OSError as exc:
+            raise self._explained(exc) from exc
+        self._end += len(block) + len(pickled)
+        return spooled
+
+    def _read_back(self, spooled: _Spooled) -> Any:
+        assert self._file is not None
+        try:
+            self._file.seek(spooled.offset)
+            data = _read_all(self._file, spooled.block_bytes + spooled.pickled_bytes)
+        except OSError as exc:
+            raise self._explained(exc) from exc
+        memory = memoryview(data)
+        # what this process wrote into a file without a name
+        rest = pickle.loads(memory[spooled.block_bytes :]) if spooled.pickled_bytes else {}  # noqa: S301
+        if spooled.layout is None:
+            return rest
+        return PackedEvents(spooled.layout, memory.toreadonly(), 0, spooled.n_events, rest)
+
+    def _explained(self, exc: OSError) -> StorageError:
+        folder = self._spool_dir or tempfile.gettempdir()
+        return StorageError(
+            exc.errno,
+            f"frames that come before their turn are kept in '{folder}' beyond "
+            f"{self._budget_bytes} bytes, which failed: {exc.strerror or exc}; make room there, "
+            f"pass a larger memory_budget, or let the workers stay closer together",
+            os.fspath(folder),
+        )
+
+
+def size_bytes(value: Any) -> int:
+    """Estimate the memory that events take, in bytes."""
+    if isinstance(value, (np.ndarray, PackedEvents)):
+        return int(value.nbytes) + 200  # the objects themselves
+    if isinstance(value, Mapping):
+        return sum(map(size_bytes, value.values())) + 200
+    if isinstance(value, (list, tuple)):
+        return sum(map(size_bytes, value)) + 64
+    return 64
+
+
+def _write_all(file: BinaryIO, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def _read_all(file: BinaryIO, n_bytes: int) -> bytes:
+    parts: list[bytes] = []
+    while n_bytes:
+        part = file.read(n_bytes)
+        if not part:
+            raise OSError(5, "the file is shorter than what was written")
+        parts.append(part)
+        n_bytes -= len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -1,0 +1,86 @@
+"""Encoder: the bytes are what HDF5's filters expect; the frame says how much it holds."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from numcodecs.fletcher32 import Fletcher32
+from numcodecs.zstd import Zstd
+
+from dcwrite.store.encoder import ChunkCodec, EncoderPool, usable_cpus, zstd_content_size
+
+SIZES = sorted(
+    {
+        *(base + step for base in (0, 255, 256, 257, 511, 512, 65535, 65536, 65791, 65792, 1 << 20)
+          for step in (-2, -1, 0, 1, 2)),
+        1, 2, 3, 5, 10, 1000, 77777, 3_000_000,
+    }
+    - {-2, -1, 0}
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("level", [1, 5, 19])
+def test_content_size_is_in_the_frame(level: int) -> None:
+    codec = Zstd(level=level)
+    noise = np.random.default_rng(0).integers(0, 255, max(SIZES), dtype=np.uint8)
+    for size in SIZES if level == 1 else SIZES[::7]:
+        for data in (noise[:size], np.zeros(size, np.uint8)):
+            assert zstd_content_size(codec.encode(data)) == size
+
+
+def test_content_size_of_what_is_no_frame() -> None:
+    frame = bytes(Zstd(level=1).encode(np.zeros(1000, np.uint8)))
+    assert zstd_content_size(b"") is None
+    assert zstd_content_size(frame[:5]) is None
+    assert zstd_content_size(frame[:6]) is None
+    assert zstd_content_size(b"\0" + frame[1:]) is None
+    # a frame that does not say: no single segment, and a content size field of zero bytes
+    assert zstd_content_size(frame[:4] + b"\0" + frame[5:]) is None
+
+
+@pytest.mark.parametrize("level", [None, 1, 5])
+@pytest.mark.parametrize("fletcher32", [False, True])
+@pytest.mark.parametrize("dtype", ["u1", "?", "i2", "f8"])
+def test_round_trip(level: int | None, fletcher32: bool, dtype: str) -> None:
+    codec = ChunkCodec(level, fletcher32=fletcher32)
+    chunk = np.arange(3 * 5 * 7).reshape(3, 5, 7).astype(dtype)
+    stored = bytes(codec.encode(chunk))
+    np.testing.assert_array_equal(codec.decode(stored, chunk.dtype, chunk.shape), chunk)
+    if fletcher32:
+        Fletcher32().decode(stored)
+        with pytest.raises((RuntimeError, ValueError)):
+            codec.decode(stored[:-5] + b"\x55" + stored[-4:], chunk.dtype, chunk.shape)
+    with pytest.raises((RuntimeError, ValueError)):
+        codec.decode(stored, chunk.dtype, (3, 5, 8))
+
+
+def test_another_level_is_opened_by_every_reader() -> None:
+    codec = ChunkCodec(5, fletcher32=True)
+    chunk = np.arange(5000)
+    fast = bytes(codec.encode(chunk, level=1))
+    assert fast != bytes(codec.encode(chunk))
+    np.testing.assert_array_equal(codec.decode(fast, chunk.dtype, chunk.shape), chunk)
+
+
+def test_pool_without_threads_runs_at_once() -> None:
+    pool = EncoderPool(1)
+    future = pool.submit(threading.get_ident)
+    assert future.done()
+    assert future.result() == threading.get_ident()
+    failed = pool.submit(divmod, 1, 0)
+    with pytest.raises(ZeroDivisionError):
+        failed.result()
+    pool.close()
+
+
+def test_pool_with_threads() -> None:
+    pool = EncoderPool(2)
+    assert pool.submit(threading.get_ident).result() != threading.get_ident()
+    with pytest.raises(ZeroDivisionError):
+        pool.submit(divmod, 1, 0).result()
+    pool.close()
+    pool.close()
+    assert usable_cpus() >= 1
+    assert EncoderPool().threads == usable_cpus()
