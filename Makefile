@@ -23,7 +23,7 @@ help:
 	@echo "PYTHON=python3.12 in front of any of them picks another Python (3.11 or newer)."
 
 demo: $(VENV)/.installed-demo
-	$(BIN)/dcwrite demo $(ARGS)
+	$(BIN)/dcwrite demo --overwrite $(ARGS)
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest $(ARGS)

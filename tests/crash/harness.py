@@ -85,8 +85,8 @@ APPENDED_TO = 150
 
 
 def frame(spec: Spec, index: int) -> dict[str, Any] | None:
-    """Events of a frame; None: it has none. The last frames have none, either."""
-    n_events = index % 4 if index < spec.n_frames - 4 else 0
+    """Events of a frame; None: it has none. The last batch has none, either."""
+    n_events = index % 4 if index < spec.n_frames - spec.threshold else 0
     if not n_events:
         return None
     rng = np.random.default_rng(index)

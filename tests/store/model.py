@@ -15,6 +15,7 @@ import dcwrite
 
 __all__ = [
     "BAD_CALLS",
+    "CHUNKS",
     "COUNTS",
     "DTYPES",
     "FEATURES",
@@ -31,10 +32,8 @@ __all__ = [
 
 ITEM_SHAPES: dict[str, tuple[int, ...]] = {
     "deform": (),
-    "area_um": (),
     "frame": (),
     "image": (3, 4),
-    "qpi_pha": (2, 2),
     "userdef1": (5,),
 }
 FEATURES = st.sampled_from(sorted(ITEM_SHAPES))
@@ -42,6 +41,10 @@ DTYPES = st.sampled_from(["float64", "float32", "uint8", "int16", "uint64", "int
 #: values that not every dtype holds; those above 2**53 are no floats, those above 2**24 no float32
 SPECIAL = st.sampled_from([0.5, 0.1, math.nan, math.inf, -1, 300, 2**40 + 1, 2**53 + 1])
 COUNTS = st.sampled_from([0, 1, 2, 3, 5, 8, 17])
+#: Events in a chunk of each feature; None: the feature is not there at the beginning.
+CHUNKS = st.fixed_dictionaries(
+    dict.fromkeys(ITEM_SHAPES, st.none() | st.sampled_from([1, 2, 3, 8]))
+)
 SEEDS = st.integers(0, 50)
 NAMES = st.sampled_from(["a", "b", "ä"])
 TEXTS = st.lists(

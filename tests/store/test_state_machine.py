@@ -31,6 +31,7 @@ from hypothesis.stateful import (
 import dcwrite
 from tests.store.model import (
     BAD_CALLS,
+    CHUNKS,
     COUNTS,
     DTYPES,
     FEATURES,
@@ -68,9 +69,22 @@ class WriterMachine(RuleBasedStateMachine):
 
     # opening and closing
 
-    @initialize(threads=st.sampled_from([1, 2]))
-    def create(self, threads: int) -> None:
+    @initialize(threads=st.sampled_from([1, 2]), chunks=CHUNKS)
+    def create(self, threads: int, chunks: dict[str, int | None]) -> None:
+        """Begin with empty features whose chunks are small, so that a few rows fill some."""
         self.options: dict[str, Any] = {"threads": threads, "stream": self.stream}
+        with h5py.File(self.path, "w") as h5:
+            for feat, chunk_events in chunks.items():
+                if chunk_events is not None:
+                    empty = np.zeros((0, *ITEM_SHAPES[feat]))
+                    h5.create_dataset(
+                        f"events/{feat}",
+                        data=empty,
+                        maxshape=(None, *empty.shape[1:]),
+                        chunks=(chunk_events, *empty.shape[1:]),
+                        **dcwrite.set_default_filter_kwargs(),
+                    )
+                    self.arrays[f"events/{feat}"] = empty
         self.open()
 
     def open(self, *, foreign: bool = False, **options: Any) -> None:
@@ -135,7 +149,6 @@ class WriterMachine(RuleBasedStateMachine):
 
     @rule(feat=FEATURES, dtype=DTYPES, chunk_events=st.sampled_from([1, 2, 3, 8]))
     def require(self, feat: str, dtype: str, chunk_events: int) -> None:
-        """Small chunks, so that a few rows fill some."""
         chunks = (chunk_events, *ITEM_SHAPES[feat])
         dset, offset = self.writer.require_feature(
             feat, ITEM_SHAPES[feat], np.dtype(dtype), ds_kwds={"chunks": chunks}
@@ -162,6 +175,16 @@ class WriterMachine(RuleBasedStateMachine):
         else:
             self.pass_on(feat, rows)
             self.append(name, stored)
+
+    @rule(feat=FEATURES, batches=st.lists(COUNTS, min_size=2, max_size=6), seed=SEEDS)
+    def store_batches(self, feat: str, batches: list[int], seed: int) -> None:
+        name = f"events/{feat}"
+        dtype = self.arrays[name].dtype if name in self.arrays else np.dtype("float64")
+        for number, n_events in enumerate(batches):
+            rows = make_rows(feat, n_events, "uint8", seed + number) % 2
+            self.pass_on(feat, rows.astype(dtype))
+            self.append(name, rows.astype(dtype))
+            self.is_visible()
 
     @rule(n_events=COUNTS, seed=SEEDS, form=st.sampled_from(["bool", "0/1", "0/255"]))
     def store_mask(self, n_events: int, seed: int, form: str) -> None:

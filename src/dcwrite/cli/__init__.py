@@ -25,8 +25,10 @@ __all__ = ["main"]
 _COMMANDS: Final = {
     "demo": "Simulate cells, stream them into a recording, check and draw it.",
     "info": "Show what is in recordings, and how it is stored.",
+    "recover": "Rescue the whole events of an unfinished or damaged recording.",
     "replay": "Send a recording through worker processes into a new one.",
     "verify": "Check recordings from end to end.",
+    "watch": "Follow a recording while it is written.",
 }
 #: As shells number them: 128 + number of the signal.
 _EXIT_INTERRUPTED: Final = 130

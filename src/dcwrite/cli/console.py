@@ -36,10 +36,12 @@ __all__ = [
     "ProgressView",
     "amount",
     "clean",
+    "error_text",
     "fail",
     "print_json",
     "print_table",
     "print_text",
+    "refuse_existing",
     "seconds",
     "size",
 ]

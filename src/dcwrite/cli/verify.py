@@ -90,7 +90,7 @@ def _file_size(path: Path) -> int:
 
 def _why_unreadable(report: Report) -> str:
     path = report.path
-    if not path.exists():
+    if not path.exists() and "recover" not in report.findings[-1].message:
         return f"'{path}': no such file; check the name"
     if path.is_dir():
         return f"'{path}': is a folder; name the files in it"

@@ -23,6 +23,7 @@ from ..errors import DamagedFileError, DCWriteError, StorageError, UsageError
 __all__ = [
     "CHUNK_CACHE",
     "LIBVER",
+    "File",
     "dataset_filters",
     "datasets_of",
     "divert",
@@ -31,6 +32,9 @@ __all__ = [
     "open_for_writing",
     "storage_errors",
 ]
+
+#: An open file, for rooms that do not know h5py.
+File = h5py.File
 
 #: Lower bound 1.10: the chunk index for growing datasets and SWMR; not "latest", with which HDF5
 #: 2.0 may use structures that programs with HDF5 1.14 cannot read (docs/decisions).

@@ -196,6 +196,7 @@ class Journal:
                 if self._power:
                     self._data_file = data_path.open("rb+", buffering=0)
                     sync_file(self._file.fileno(), data_only=False)
+                    sync_folder(path.parent)  # both files keep their names
             except BaseException:
                 self._file.close()
                 path.unlink(missing_ok=True)
@@ -280,7 +281,7 @@ class Journal:
 
     def sync(self) -> None:
         """Make all commits durable."""
-        if self._unsynced:
+        if self._unsynced and not self._file.closed:
             with storage_errors(self.path, "syncing the journal"):
                 sync_file(self._data_file.fileno())
                 self._sync_journal()

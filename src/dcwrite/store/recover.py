@@ -27,19 +27,19 @@ import numpy as np
 import numpy.typing as npt
 
 from .._version import __version__
-from ..errors import DamagedFileError, DCWriteError, StorageError, UsageError
+from ..errors import DamagedFileError, DCWriteError, StorageError
 from .background import BackgroundBasin
 from .basins import copy_basins, describe_basin
 from .copying import copy_features, copy_metadata
 from .encoder import ChunkCodec, EncoderPool
 from .hdf5 import datasets_of, storage_errors
 from .journal import CONTOURS, FeatureRecord, JournalState, read_journal
-from .stream_file import journal_path, part_path
+from .stream_file import unfinished_of
 from .unclean import UncleanFile
 from .whole_file import refuse_same_file, whole_file
 from .writer import HDF5Writer
 
-__all__ = ["RecoveryReport", "recover", "unfinished_of"]
+__all__ = ["RecoveryReport", "recover"]
 
 AnyArray = npt.NDArray[Any]
 
@@ -92,20 +92,6 @@ class RecoveryReport:
             "path_out": str(self.path_out),
             "exit_code": self.exit_code,
         }
-
-
-def unfinished_of(path: Path) -> tuple[Path, Path] | None:
-    """Unfinished file and journal that belong to a name; None where there are none.
-
-    Parameters
-    ----------
-    path
-        NAME.rtdc, NAME.rtdc.part or NAME.rtdc.journal.
-    """
-    name = path.name.removesuffix(".part").removesuffix(".journal")
-    target = path.with_name(name)
-    part, journal = part_path(target), journal_path(target)
-    return (part, journal) if journal.exists() and part.exists() else None
 
 
 def recover(
@@ -224,6 +210,8 @@ def _recover_journal(
         if state.head.get("dedup_background") and n_new:
             describe_basin(writer, BackgroundBasin.description())
         start = max((f.start_events for f in in_events.values()), default=0)
+        if not n_new:  # of features that were not announced, too
+            start = min(_lengths_of(writer.events).values(), default=0)
     report.n_events = start + n_new
     if bad_rows:
         good = np.ones(start + n_new, dtype=bool)
@@ -260,6 +248,8 @@ def _put_feature(
     for first in range(feature.start_events // size * size, end, size):
         last = min(first + size, end)
         begin = max(first, feature.start_events)
+        if begin >= last:
+            continue
         stored = _stored_chunk(data, chunks.get(first))
         if stored is not None and codec is not None and (begin, last) == (first, first + size):
             dset.id.write_direct_chunk((first, *zeros), stored)
@@ -270,12 +260,13 @@ def _put_feature(
             with suppress(RuntimeError, ValueError):
                 rows = codec.decode(stored, np.dtype(feature.dtype), shape)[begin - first :]
         if rows is None:
-            rows = _rows_of_tails(tails, begin, last)
-        if rows is None:
-            bad_rows.append((begin, last))
-            report.damaged.append(f"{feature.path}: events {begin} to {last - 1}")
-        else:
-            dset[begin:last] = rows[: last - begin]
+            rows = _rows_of_tails(tails, begin, last, dset)
+        rows = rows[: last - begin]
+        if len(rows):
+            dset[begin : begin + len(rows)] = rows
+        if begin + len(rows) < last:  # the rows before were committed before the chunk was whole
+            bad_rows.append((begin + len(rows), last))
+            report.damaged.append(f"{feature.path}: events {begin + len(rows)} to {last - 1}")
 
 
 def _stored_chunk(data: Any, entry: tuple[int, int, int] | None) -> bytes | None:
@@ -288,22 +279,31 @@ def _stored_chunk(data: Any, entry: tuple[int, int, int] | None) -> bytes | None
     return stored if len(stored) == size and zlib.crc32(stored) == checksum else None
 
 
-def _rows_of_tails(tails: list[tuple[int, AnyArray]], begin: int, end: int) -> AnyArray | None:
-    """Rows from the journal; None if not all are there."""
+def _rows_of_tails(
+    tails: list[tuple[int, AnyArray]], begin: int, end: int, dset: h5py.Dataset
+) -> AnyArray:
+    """Rows from the journal, up to the first that is not there."""
     starts = [start for start, _ in tails]
-    parts = []
+    parts = [np.empty((0, *dset.shape[1:]), dtype=dset.dtype)]
     row = begin
     while row < end:
         number = bisect_right(starts, row) - 1
         while number >= 0 and tails[number][0] + len(tails[number][1]) <= row:
             number -= 1  # a later record that begins here may be longer
         if number < 0:
-            return None
+            break
         start, rows = tails[number]
         part = rows[row - start : end - start]
         parts.append(part)
         row += len(part)
     return np.concatenate(parts)
+
+
+def _lengths_of(events: h5py.Group) -> dict[str, int]:
+    lengths = {name: int(dset.shape[0]) for name, dset in datasets_of(events).items()}
+    if isinstance(events.get("contour"), h5py.Group):
+        lengths["contour"] = len(events["contour"])
+    return lengths
 
 
 # -- without ----------------------------------------------------------------------------------
@@ -491,17 +491,3 @@ def _note_rows(path: Path, rows: AnyArray) -> None:
     """Table of the events that are left."""
     with HDF5Writer(path, mode="r+") as writer:
         writer.store_table("dcwrite-recover", {"original_index": rows}, override=True)
-
-
-def require_finished(path: Path) -> None:
-    """Refuse the name of an unfinished recording, with the command that helps.
-
-    Raises
-    ------
-    UsageError
-        The file is unfinished.
-    """
-    if path.name.endswith((".part", ".journal")) and unfinished_of(path) is not None:
-        raise UsageError(
-            f"'{path}': an unfinished recording; get a clean one with `dcwrite recover {path}`"
-        )

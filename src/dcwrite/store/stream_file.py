@@ -25,7 +25,7 @@ from .journal import CONTOURS, Commit, Durability, FeatureRecord, Journal, Tail,
 from .whole_file import sync_folder
 from .writer import HDF5Writer
 
-__all__ = ["StreamFile", "journal_path", "part_path"]
+__all__ = ["StreamFile", "journal_path", "part_path", "unfinished_of"]
 
 
 def part_path(path_out: Path) -> Path:
@@ -36,6 +36,20 @@ def part_path(path_out: Path) -> Path:
 def journal_path(path_out: Path) -> Path:
     """Name of its journal: NAME.rtdc.journal."""
     return path_out.with_name(path_out.name + ".journal")
+
+
+def unfinished_of(path: Path) -> tuple[Path, Path] | None:
+    """Unfinished file and journal that belong to a name; None where there are none.
+
+    Parameters
+    ----------
+    path
+        NAME.rtdc, NAME.rtdc.part or NAME.rtdc.journal.
+    """
+    name = path.name.removesuffix(".part").removesuffix(".journal")
+    target = path.with_name(name)
+    part, journal = part_path(target), journal_path(target)
+    return (part, journal) if journal.exists() and part.exists() else None
 
 
 class StreamFile:
@@ -233,7 +247,8 @@ class StreamFile:
         if contours is not None:
             start, items = contours
             lengths[CONTOURS] = start + len(items)
-            tails.append(Tail(CONTOURS, start, items))
+            if items:
+                tails.append(Tail(CONTOURS, start, items))
         return lengths, tails
 
     def _announce(self, journal: Journal, path: str, dataset: GrowingDataset) -> int:

@@ -23,6 +23,7 @@ from ..format.metadata import check_attribute_name
 from .encoder import ChunkCodec, EncoderPool
 from .hdf5 import open_for_reading
 from .recording import BasinStatus, Recording, own_item
+from .stream_file import unfinished_of
 
 __all__ = ["Finding", "Report", "verify"]
 
@@ -121,6 +122,14 @@ def verify(
         Findings instead of exceptions, for any content of the file.
     """
     report = Report(Path(path))
+    unfinished = unfinished_of(report.path)
+    if unfinished is not None and not (report.path.suffix == ".rtdc" and report.path.exists()):
+        report.unreadable = True
+        report.add(
+            "/",
+            f"an unfinished recording; get a clean one with `dcwrite recover {unfinished[0]}`",
+        )
+        return report
     try:
         with open_for_reading(path) as h5:
             size = report.path.stat().st_size

@@ -666,7 +666,7 @@ class HDF5Writer:
 
     def take_contours(self) -> tuple[int, list[npt.NDArray[Any]]] | None:
         """Number of the first contour since the last call, and the contours; None: none."""
-        if self._contours is None or not self._new_contours:
+        if self._contours is None:
             return None
         items, self._new_contours = self._new_contours, []
         return self._contours[1] - len(items), items

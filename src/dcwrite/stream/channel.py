@@ -219,12 +219,21 @@ class EventQueue:
         lanes = self._lanes
         if lanes.is_closed:
             return
-        lanes.is_closed = True
+        lanes.is_closed = True  # from here on, who wakes up in this process gives up
         if self._reader.is_attached:
             lanes.words[Word.CLOSED] = 1
             lanes.wake_all()
         self._producer.close()
         self._reader.close()
+
+    def refuse(self) -> None:
+        """Tell those who put that nobody reads any more: they get a `ClosedError`.
+
+        For a reader that fails before its first item, and for who has started it.
+        """
+        if not self._lanes.is_closed:
+            self._lanes.words[Word.CLOSED] = 1
+            self._lanes.wake_all()
 
     def join_thread(self) -> None:
         """Do nothing: what `put` has taken is where the reader finds it."""

@@ -11,15 +11,13 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ..errors import DCWriteError, EventError, StorageError
+from ..store.hdf5 import File
 from ..store.journal import Durability
 from ..store.space import SpaceWatch
 from ..store.stream_file import StreamFile
-
-if TYPE_CHECKING:
-    import h5py
 
 __all__ = ["BatchEnd", "ChunkWriter", "WriterQueue"]
 
@@ -176,7 +174,7 @@ class ChunkWriter(threading.Thread):
 
     def __init__(
         self,
-        path_out: h5py.File | Path | str,
+        path_out: File | Path | str,
         dq: collections.deque[Any],
         write_queue_size: Any,
         ds_kwds: Mapping[str, Any] | None = None,
@@ -210,9 +208,14 @@ class ChunkWriter(threading.Thread):
         self._told_durable = 0
         self._final_log = final_log
         self._closing = threading.Event()
-        #: lengths at the end of the last complete batch; None: the items come without batches
-        self._batch_lengths: dict[str, int] | None = None
+        #: whether items come in batches; else from the first end of a batch on
+        self._has_batches = on_batch is not None
+        #: lengths at the end of the last complete batch; None: there was none
+        self._batch_lengths: dict[str, int] | None = {} if self._has_batches else None
         self._loose_items = 0
+        #: features of items without batches; when one comes again, all have come
+        self._loose_features: set[str] = set()
+        self._features_known = False
         self._space = SpaceWatch(Path(path_out) if isinstance(path_out, (str, Path)) else ".")
         self._file = StreamFile(
             path_out,
@@ -363,6 +366,7 @@ class ChunkWriter(threading.Thread):
 
     def _write(self, item: Any) -> None:
         if isinstance(item, BatchEnd):
+            self._has_batches = True
             self._batch_lengths = self.writer.lengths()
             self._file.commit(item.n_events, item.n_frames, self._on_batch)
             if warning := self._space.warning():
@@ -375,12 +379,20 @@ class ChunkWriter(threading.Thread):
                 f"chunk queue: expected items (feature, data), got {str(item)[:80]!r}"
             ) from exc
         self._file.store(feat, data)
-        if self._batch_lengths is None:
+        if not self._has_batches:
             self._loose_items += 1
+            self._features_known |= feat in self._loose_features
+            self._loose_features.add(feat)
             if self._loose_items >= LOOSE_COMMIT_ITEMS:
                 self._commit_loose()
 
     def _commit_loose(self) -> None:
-        """Commit items that come without batches: as many events as all features have."""
+        """Commit items that come without batches: as many events as all features have.
+
+        Before a feature comes for the second time, others may be missing: what is counted as
+        durable then would not be an event yet.
+        """
+        if self._has_batches or not self._features_known:
+            return
         self._loose_items = 0
         self._file.commit(None, 0, None)

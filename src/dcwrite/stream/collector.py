@@ -8,21 +8,28 @@ error hands on all frames that came before the one at fault, and nothing of that
 from __future__ import annotations
 
 import collections
+import ctypes
 import operator
 import queue
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import EventError, StallError, UsageError
+from ..errors import DCWriteError, EventError, StallError, UsageError, WriterDiedError
 from ..format.features import FRAME_INFO_FEATURES
+from .early import EarlyFrames, size_bytes
+from .packing import PackedEvents
 from .stash import EventStash, Schema
 
-__all__ = ["Batch", "Collector"]
+__all__ = ["MEMORY_BUDGET", "Batch", "Collector"]
+
+#: Memory that the collecting may take by default.
+MEMORY_BUDGET: Final = 256 * 1024**2
 
 #: The longest time until an abort, an error of the writer, or frames without events are noticed;
 #: items in the queue wake at once.
@@ -44,7 +51,8 @@ class Collector:
     Parameters
     ----------
     event_queue
-        Has ``get(timeout=)`` that gives ``(frame_index, events)`` or raises ``queue.Empty``.
+        Has ``get(timeout=)`` that gives ``(frame_index, events)`` or raises ``queue.Empty``, or
+        ``get_many(timeout)`` that gives a list of them, as `EventQueue` does.
     feat_nevents
         Number of events per frame, shape (frames,); -1: not known yet. Shared with those who fill
         the queue.
@@ -58,11 +66,16 @@ class Collector:
         Seconds without any news after which the missing frames are an error; None: wait.
     frame_info
         Whether to add the features "index_unmapped" and "nevents".
+    memory_budget
+        Bytes. Batches take no more than a quarter of it: they have fewer frames if need be, at
+        least one. Frames of later batches take another quarter; what is more waits in a file.
+    spool_dir
+        Folder of that file, which has no name; None: the system's for temporary files.
 
     Raises
     ------
     UsageError
-        `write_threshold` is not a positive integer.
+        `write_threshold` or `memory_budget` is not a positive integer.
     """
 
     def __init__(
@@ -75,6 +88,8 @@ class Collector:
         check: Callable[[], None],
         stall_timeout: float | None = None,
         frame_info: bool = True,
+        memory_budget: int = MEMORY_BUDGET,
+        spool_dir: Path | str | None = None,
     ) -> None:
         if isinstance(write_threshold, bool) or int(write_threshold) != write_threshold:
             raise UsageError(f"write_threshold: expected an integer, got {write_threshold!r}")
@@ -82,8 +97,17 @@ class Collector:
             raise UsageError(
                 f"write_threshold: expected at least 1 frame per batch, got {write_threshold}"
             )
-        self._queue = event_queue
-        self._feat_nevents = feat_nevents
+        if memory_budget < 1:
+            raise UsageError(f"memory_budget: expected at least 1 byte, got {memory_budget}")
+        self._get_items: Callable[[float], list[Any]] = getattr(
+            event_queue, "get_many", lambda timeout: [event_queue.get(timeout=timeout)]
+        )
+        #: taken from the queue, and not looked at
+        self._pending: collections.deque[Any] = collections.deque()
+        self._batch_bytes = memory_budget // 4
+        #: of one event, all features; 0: none has come yet
+        self._event_bytes = 0.0
+        self._feat_nevents = _without_lock(feat_nevents)
         self._n_frames = len(feat_nevents)
         self._threshold = int(write_threshold)
         self._put_batch = put_batch
@@ -92,7 +116,7 @@ class Collector:
         self._frame_info = frame_info
         self._schema = Schema()
         #: frames of later batches
-        self._early: dict[int, Any] = {}
+        self._early = EarlyFrames(memory_budget // 4, spool_dir)
         self._next_frame = 0
         #: items that were taken, frames without events included
         self.n_received = 0
@@ -124,13 +148,14 @@ class Collector:
         except BaseException:
             self._save_leading()
             raise
+        finally:
+            self._early.close()
 
     def _collect_batch(self) -> None:
         first = self._next_frame
         counts = self._wait_for_counts(first)
         stash = self._stash = EventStash(first, counts, schema=self._schema)
-        # the list, not the frames of the batch: there may be far fewer early frames
-        for frame in sorted(f for f in self._early if f < first + len(counts)):
+        for frame in self._early.in_range(first, first + len(counts)):
             stash.add_events(frame, self._early.pop(frame))
         last_news = time.monotonic()
         while not stash.is_complete():
@@ -148,25 +173,39 @@ class Collector:
         n_unknown = -1
         while True:
             counts = np.array(self._feat_nevents[first : first + self._threshold])
-            unknown = counts < 0
-            if not unknown.any():
-                return counts
-            if int(unknown.sum()) != n_unknown:
-                n_unknown = int(unknown.sum())
+            if n_frames := self._batch_frames(counts):
+                return counts[:n_frames]
+            unknown = int((counts < 0).sum())
+            if unknown != n_unknown:
+                n_unknown = unknown
                 last_news = time.monotonic()
             if self._receive_next():
                 last_news = time.monotonic()
             else:
-                self._refuse_stall(last_news, (np.flatnonzero(unknown) + first).tolist)
+                expected = counts < 0 if self._event_bytes else counts != 0
+                self._refuse_stall(last_news, (np.flatnonzero(expected) + first).tolist)
+
+    def _batch_frames(self, counts: npt.NDArray[Any]) -> int:
+        """Frames of the next batch; 0: their counts, or the size of an event, are not known."""
+        unknown = counts < 0
+        n_known = int(np.argmax(unknown)) if unknown.any() else len(counts)
+        stops = np.cumsum(counts[:n_known])
+        if not self._event_bytes:
+            return n_known if n_known == len(counts) and not counts.any() else 0
+        n_fitting = int(np.searchsorted(stops, self._batch_bytes / self._event_bytes, "right"))
+        if n_fitting < n_known:
+            return max(1, n_fitting)
+        return n_known if n_known == len(counts) else 0
 
     def _receive_next(self) -> bool:
         """Take one item; False: none came within a tick."""
-        self._check()
-        try:
-            item = self._queue.get(timeout=TICK_S)
-        except queue.Empty:
-            return False
-        self._receive(item)
+        if not self._pending:
+            self._check()
+            try:
+                self._pending.extend(self._get_items(TICK_S))
+            except queue.Empty:
+                return False
+        self._receive(self._pending.popleft())
         return True
 
     def _receive(self, item: Any) -> None:
@@ -182,21 +221,24 @@ class Collector:
             # frames without events are not waited for: empty arrays may come late
             EventStash(frame, [0]).add_events(frame, events)
             return
-        if events and self._frame_info and (taken := events.keys() & set(FRAME_INFO_FEATURES)):
+        if not self._event_bytes and events:
+            n_events = max(1, int(self._feat_nevents[frame]))
+            self._event_bytes = max(1.0, size_bytes(events, object_bytes=0) / n_events)
+        if events and self._frame_info and (taken := _reserved(events)):
             raise EventError(
-                f"frame {frame}: expected features without {sorted(taken)}, which the writer "
+                f"frame {frame}: expected features without {taken}, which the writer "
                 f"adds; leave them out or pass frame_info=False"
             )
         stash = self._stash
         if stash is not None and frame < stash.index_offset + stash.num_frames:
             stash.add_events(frame, events)
-        elif frame in self._early and (events or self._early[frame]):
+        elif frame in self._early and (events or self._early.has_events(frame)):
             raise EventError(
                 f"frame {frame}: expected each frame once, got it again; the events that came "
                 f"first were kept"
             )
         else:
-            self._early[frame] = events
+            self._early.add(frame, events)
 
     def _unpack(self, item: Any) -> tuple[int, Any]:
         try:
@@ -225,19 +267,20 @@ class Collector:
             counts = np.asarray(stash.feat_nevents)
             batch["index_unmapped"] = indices
             batch["nevents"] = counts[indices - stash.index_offset]
+        if n_events:
+            self._event_bytes = size_bytes(events, object_bytes=0) / n_events
         self._put_batch(batch, n_events, n_frames)
 
     def _save_leading(self) -> None:
         """After an error: hand on the frames before the first one that is missing."""
         stash = self._stash
         if stash is None:
-            counts = np.array(
-                self._feat_nevents[self._next_frame : self._next_frame + self._threshold]
-            )
+            first = self._next_frame
+            counts = np.array(self._feat_nevents[first : first + self._threshold])
             known = int(np.argmax(counts < 0)) if (counts < 0).any() else len(counts)
-            stash = EventStash(self._next_frame, counts[:known], schema=self._schema)
-            with suppress(EventError):
-                for frame in sorted(f for f in self._early if f < self._next_frame + known):
+            stash = EventStash(first, counts[:known], schema=self._schema)
+            with suppress(DCWriteError):
+                for frame in self._early.in_range(first, first + known):
                     stash.add_events(frame, self._early.pop(frame))
         n_frames, events = stash.take_leading()
         if n_frames:
@@ -258,11 +301,27 @@ class Collector:
     def _refuse_rest(self) -> None:
         """What is left in the queue may only be frames without events."""
         while True:
+            while self._pending:
+                self._receive(self._pending.popleft())
             try:
-                item = self._queue.get(timeout=0)
-            except (queue.Empty, OSError, ValueError):
-                return  # nothing is left, or the queue was closed
-            self._receive(item)
+                self._pending.extend(self._get_items(0))
+            except (queue.Empty, OSError, ValueError, UsageError, WriterDiedError):
+                return  # nothing is left, the queue was closed, or half an item was left there
+
+
+def _reserved(events: Mapping[str, Any]) -> list[str]:
+    """Features of the events whose names are ours."""
+    if isinstance(events, PackedEvents):
+        return events.layout.reserved
+    return sorted(events.keys() & set(FRAME_INFO_FEATURES))
+
+
+def _without_lock(feat_nevents: Any) -> Any:
+    """The counts without the lock of a shared array: who is killed may hold it for ever."""
+    memory = feat_nevents.get_obj() if hasattr(feat_nevents, "get_obj") else feat_nevents
+    if isinstance(memory, ctypes.Array) and len(memory):
+        return np.ctypeslib.as_array(memory)
+    return memory
 
 
 def _drain(buffer: collections.deque[Any] | None) -> Iterable[Any]:

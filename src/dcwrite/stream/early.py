@@ -21,9 +21,21 @@ from .packing import Layout, PackedEvents
 __all__ = ["EarlyFrames", "size_bytes"]
 
 
-class _Spooled(NamedTuple):
-    """Where a frame is in the file; what is needed to read it is there, too."""
+class _Segment:
+    """One file without a name; its room is given back when its last frame has been read."""
 
+    def __init__(self, folder: Path | str | None) -> None:
+        self.file: BinaryIO = tempfile.TemporaryFile(  # noqa: SIM115 - closed with its last frame
+            prefix="dcwrite-early-", dir=folder, buffering=0
+        )
+        self.end = 0
+        self.n_frames = 0
+
+
+class _Spooled(NamedTuple):
+    """Where a frame is."""
+
+    segment: _Segment
     offset: int
     #: None: everything is pickled
     layout: Layout | None
@@ -48,8 +60,9 @@ class EarlyFrames:
         self._spool_dir = spool_dir
         self._frames: dict[int, Any] = {}
         self._held_bytes = 0
-        self._file: BinaryIO | None = None
-        self._end = 0
+        #: a new file is begun after that many bytes
+        self._segment_bytes = 4 * budget_bytes
+        self._segment: _Segment | None = None
         self._n_spooled = 0
 
     @property
@@ -109,20 +122,25 @@ class EarlyFrames:
         if isinstance(found, _Spooled):
             events = self._read_back(found)
             self._n_spooled -= 1
-            if not self._n_spooled:
-                self._end = 0  # the file is used again from its beginning
+            segment = found.segment
+            segment.n_frames -= 1
+            if not segment.n_frames:
+                segment.file.close()
+                if segment is self._segment:
+                    self._segment = None
             return events
         if found:
             self._held_bytes -= size_bytes(found)
         return found
 
     def close(self) -> None:
-        """Let go of all frames, and of the file."""
+        """Let go of all frames, and of the files."""
+        for found in self._frames.values():
+            if isinstance(found, _Spooled):
+                found.segment.file.close()
         self._frames.clear()
         self._held_bytes = self._n_spooled = 0
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._segment = None
 
     def _spool(self, events: Mapping[str, Any]) -> _Spooled:
         layout, n_events, block, rest = None, 0, b"", events
@@ -130,25 +148,25 @@ class EarlyFrames:
             layout, n_events, rest = events.layout, events.n_events, events.rest
             block = bytes(events.block())
         pickled = b"" if layout is not None and not rest else pickle.dumps(rest, protocol=5)
-        spooled = _Spooled(self._end, layout, n_events, len(block), len(pickled))
         try:
-            if self._file is None:
-                self._file = tempfile.TemporaryFile(  # noqa: SIM115 - closed in `close`
-                    prefix="dcwrite-early-", dir=self._spool_dir, buffering=0
-                )
-            self._file.seek(self._end)
+            if self._segment is None or self._segment.end > self._segment_bytes:
+                self._segment = _Segment(self._spool_dir)
+            segment = self._segment
+            segment.file.seek(segment.end)
             for part in (block, pickled):
-                _write_all(self._file, part)
+                _write_all(segment.file, part)
         except OSError as exc:
             raise self._explained(exc) from exc
-        self._end += len(block) + len(pickled)
+        spooled = _Spooled(segment, segment.end, layout, n_events, len(block), len(pickled))
+        segment.end += len(block) + len(pickled)
+        segment.n_frames += 1
         return spooled
 
     def _read_back(self, spooled: _Spooled) -> Any:
-        assert self._file is not None
+        file = spooled.segment.file
         try:
-            self._file.seek(spooled.offset)
-            data = _read_all(self._file, spooled.block_bytes + spooled.pickled_bytes)
+            file.seek(spooled.offset)
+            data = _read_all(file, spooled.block_bytes + spooled.pickled_bytes)
         except OSError as exc:
             raise self._explained(exc) from exc
         memory = memoryview(data)
@@ -169,15 +187,15 @@ class EarlyFrames:
         )
 
 
-def size_bytes(value: Any) -> int:
-    """Estimate the memory that events take, in bytes."""
+def size_bytes(value: Any, object_bytes: int = 200) -> int:
+    """Estimate the memory that events take, in bytes; `object_bytes` for each object by itself."""
     if isinstance(value, (np.ndarray, PackedEvents)):
-        return int(value.nbytes) + 200  # the objects themselves
+        return int(value.nbytes) + object_bytes
     if isinstance(value, Mapping):
-        return sum(map(size_bytes, value.values())) + 200
+        value = list(value.values())
     if isinstance(value, (list, tuple)):
-        return sum(map(size_bytes, value)) + 64
-    return 64
+        return sum(size_bytes(item, object_bytes) for item in value) + object_bytes
+    return object_bytes
 
 
 def _write_all(file: BinaryIO, data: bytes) -> None:

@@ -283,9 +283,9 @@ class QueueWriterProcess(QueueWriterBase, mp_spawn.Process):  # type: ignore[nam
         """
         if isinstance(self.feat_nevents, (list, tuple, np.ndarray)) and -1 in self.feat_nevents:
             raise UsageError(
-                "feat_nevents: expected a shared array (multiprocessing.Array or RawArray), or all "
-                "counts before the start, got a list or numpy array with -1: the process has its "
-                "own copy, in which nobody could set the missing counts"
+                "feat_nevents: expected a shared array (multiprocessing.Array or RawArray), or "
+                "all counts before the start, got a list or numpy array with -1: the process has "
+                "a copy of its own, in which nobody could set the missing counts"
             )
         if not can_be_spawned(self.event_queue):
             self._relay = Relay(self.event_queue, mp_spawn.Queue(maxsize=1000))
@@ -354,6 +354,7 @@ class QueueWriterProcess(QueueWriterBase, mp_spawn.Process):  # type: ignore[nam
             if exitcode:
                 self.error = self._receive_error(exitcode)
                 memory_of(self.write_queue_size).value = 0  # the dead may hold its lock
+                self._refuse_events()
         super().check()
 
     def _receive_error(self, exitcode: int) -> BaseException:

@@ -15,22 +15,19 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import parent_process
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from .._version import __version__
 from ..errors import AbortedError, DCWriteError, WriterDiedError
 from .chunk_writer import BatchEnd, ChunkWriter, WriterQueue
-from .collector import Collector
+from .collector import MEMORY_BUDGET, Collector
 
 __all__ = ["MEMORY_BUDGET", "Counter", "QueueWriterBase", "mp_spawn"]
 
 #: The processes are spawned on every system: forked ones inherit locks in any state.
 mp_spawn = mp.get_context("spawn")
-
-#: Bytes that may wait in a writer.
-MEMORY_BUDGET: Final = 256 * 1024**2
 
 
 class Counter:
@@ -104,7 +101,7 @@ class QueueWriterBase:
         self._events = mp_spawn.RawValue("Q", 0)
         self._frames = mp_spawn.RawValue("Q", 0)
         self._durable = mp_spawn.RawValue("Q", 0)
-        self._abort = mp_spawn.Event()
+        self._abort = mp_spawn.RawValue("b", 0)
         # refuses a wrong threshold here, and not later in a thread
         Collector((), (), write_threshold=write_threshold, put_batch=print, check=print)
 
@@ -129,11 +126,11 @@ class QueueWriterBase:
         It ends within about 0.1 s plus the time that writing takes. `error` is then an
         `AbortedError`, which `join` does not raise.
         """
-        self._abort.set()
+        self._abort.value = 1
 
     def check(self) -> None:
         """Raise the error with which the writer ended, if it did; not that of `abort`."""
-        if self.error is None or (isinstance(self.error, AbortedError) and self._abort.is_set()):
+        if self.error is None or (isinstance(self.error, AbortedError) and self._abort.value):
             return
         raise self.error
 
@@ -144,7 +141,7 @@ class QueueWriterBase:
         return logger
 
     def _refuse_to_go_on(self) -> None:
-        if self._abort.is_set():
+        if self._abort.value:
             raise AbortedError(f"'{self.path_out}': the writer was aborted")
         if self._signal is not None:
             raise AbortedError(
@@ -166,7 +163,25 @@ class QueueWriterBase:
         writer_dq: collections.deque[Any] | None,
         logger: logging.Logger,
     ) -> None:
-        """Collect and write all frames; raises the first error."""
+        """Collect and write all frames; raises the first error, and tells those who put."""
+        try:
+            self._collect_and_write(buffer_dq, writer_dq, logger)
+        except BaseException:
+            self._refuse_events()
+            raise
+
+    def _refuse_events(self) -> None:
+        """Let nobody wait for room in a queue that nobody reads any more."""
+        refuse = getattr(self.event_queue, "refuse", None)
+        if refuse is not None:
+            refuse()
+
+    def _collect_and_write(
+        self,
+        buffer_dq: collections.deque[Any] | None,
+        writer_dq: collections.deque[Any] | None,
+        logger: logging.Logger,
+    ) -> None:
         # nothing is put here, so the queue's own thread must not be waited for
         cancel_join_thread = getattr(self.event_queue, "cancel_join_thread", None)
         if cancel_join_thread is not None:
@@ -211,6 +226,8 @@ class QueueWriterBase:
             check=check,
             stall_timeout=self.stall_timeout,
             frame_info=self.frame_info,
+            memory_budget=self.memory_budget,
+            spool_dir=Path(self.path_out).parent,
         )
         report.collector = collector
         report.level_counts = lambda: writer.writer.level_counts

@@ -22,7 +22,7 @@ from ..store.writer import HDF5Writer
 from .progress import Clock, Report
 from .workers import Frames, write_frames
 
-__all__ = ["DemoSummary", "default_workers", "run_demo"]
+__all__ = ["DemoSummary", "default_workers", "require_workers", "run_demo"]
 
 #: Frames that a worker takes at a time.
 FRAMES_PER_BLOCK: Final = 16
