@@ -121,7 +121,7 @@ def _undo_on_error(writer: HDF5Writer, h5: h5py.File) -> Iterator[list[str]]:
     try:
         yield made
     except BaseException:
-        for path in reversed(made):
+        for path in reversed(made) if not writer.has_failed else ():
             writer.forget(*path.split("/", 1))
             if path in h5:
                 del h5[path]
@@ -294,7 +294,8 @@ def describe_basin(
         if made is not None:
             made.append(f"basins/{key}")
         text_lines = encode_lines(lines, f"basin '{basin.name}'")
-        group.create_dataset(key, data=text_lines, **writer.text_kwds)
+        dset = group.create_dataset(key, data=text_lines, **writer.text_kwds)
+        writer.flush_dataset(dset)
     return key
 
 

@@ -182,16 +182,21 @@ class EncoderPool:
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
         """Run on a thread of the pool, or at once where there is none."""
-        if self.threads == 1:
-            future: Future[Any] = Future()
+        if self.threads > 1:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(
+                    self.threads, thread_name_prefix="dcwrite-encode"
+                )
             try:
-                future.set_result(function(*args))
-            except Exception as exc:  # noqa: BLE001 - raised by result()
-                future.set_exception(exc)
-            return future
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(self.threads, thread_name_prefix="dcwrite-encode")
-        return self._executor.submit(function, *args)
+                return self._executor.submit(function, *args)
+            except RuntimeError:
+                pass  # the interpreter is ending, and starts no more threads
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*args))
+        except Exception as exc:  # noqa: BLE001 - raised by result()
+            future.set_exception(exc)
+        return future
 
     def close(self) -> None:
         """End the threads; what was submitted is finished first."""

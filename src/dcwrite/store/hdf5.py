@@ -26,6 +26,7 @@ __all__ = [
     "File",
     "dataset_filters",
     "datasets_of",
+    "descriptor_of",
     "divert",
     "identity",
     "open_for_reading",
@@ -147,19 +148,45 @@ def _require_hdf5(path: Path) -> None:
             )
 
 
-def divert(h5: h5py.File) -> None:
+def descriptor_of(h5: h5py.File) -> tuple[int, os.stat_result] | None:
+    """The number under which the system knows an open file, and what is behind it now.
+
+    Returns
+    -------
+    tuple or None
+        None with another file driver than the default, or on Windows.
+    """
+    if os.name == "nt":
+        return None
+    with suppress(OSError, RuntimeError, ValueError, TypeError, AttributeError):
+        number = int(h5.id.get_vfd_handle())
+        return number, os.fstat(number)
+    return None
+
+
+def divert(descriptor: tuple[int, os.stat_result] | None) -> None:
     """Send what HDF5 still has to write into nothing, so that closing the file cannot fail.
 
     After a failed write HDF5 1.14 and 2.0 fail to close the file, try again when the interpreter
-    ends, and crash it. Needs the default file driver on a POSIX system; elsewhere does nothing.
+    ends, and crash it.
+
+    Parameters
+    ----------
+    descriptor
+        From `descriptor_of`, asked for before the file is closed: HDF5 crashes when it is asked
+        after a close that failed. A number that means another file by now is left alone.
     """
-    with suppress(OSError, RuntimeError, ValueError, TypeError, AttributeError):
-        target = h5.id.get_vfd_handle()
+    if descriptor is None:
+        return
+    number, was = descriptor
+    with suppress(OSError):
+        if not os.path.samestat(os.fstat(number), was):
+            return
         # a limit for the size of files holds for memory files, too
         memfd_create = None if _size_is_limited() else getattr(os, "memfd_create", None)
         sink = memfd_create("dcwrite") if memfd_create else os.open(os.devnull, os.O_RDWR)
         try:
-            os.dup2(sink, target)
+            os.dup2(sink, number)
         finally:
             os.close(sink)
 

@@ -7,8 +7,10 @@ nothing, neither rows nor groups.
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -46,11 +48,21 @@ from . import basins
 from .append import GrowingDataset
 from .background import BACKGROUND, BackgroundBasin
 from .encoder import EncoderPool
-from .hdf5 import datasets_of, divert, open_for_writing, storage_errors
+from .hdf5 import datasets_of, descriptor_of, divert, open_for_writing, storage_errors
 from .load import LevelPolicy
 from .write_behind import ChunkWatcher, WriteBehind
 
 __all__ = ["HDF5Writer"]
+
+
+#: Writers that nobody has closed yet: rows that wait in their memory are written at exit.
+_open_writers: weakref.WeakSet[HDF5Writer] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_forgotten() -> None:
+    for writer in list(_open_writers):
+        writer.__del__()
 
 
 class HDF5Writer:
@@ -149,7 +161,10 @@ class HDF5Writer:
         self._contours: tuple[int, int] | None = None
         self._new_contours: list[npt.NDArray[Any]] = []
         self._closed = False
+        _open_writers.add(self)
         self._failed = False
+        #: whether what HDF5 still has to write goes nowhere
+        self._gave_up = False
         try:
             self._events = self._require_events()
         except BaseException:
@@ -209,6 +224,12 @@ class HDF5Writer:
             self._behind.discard()
             raise
 
+    def __del__(self) -> None:
+        """A writer that nobody closed: keep what it was given."""
+        if not getattr(self, "_closed", True):
+            with suppress(Exception):
+                self._close(finish=False)
+
     def __enter__(self) -> Self:
         return self
 
@@ -248,25 +269,58 @@ class HDF5Writer:
                         basins.describe_basin(self, self._background.description())
                     if finish:
                         self._set_final_attributes()
+            except OSError:
+                self._give_up()  # or the clean-up fails as well, and hides this error's errno
+                raise
             finally:
                 self._closed = True
+                _open_writers.discard(self)
                 self._release()
+
+    def _give_up(self) -> None:
+        """What HDF5 has in its buffers cannot be written: from now on it goes nowhere.
+
+        Else it is tried again by whatever handle is dropped next, where errors are lost, and at
+        the interpreter's end, which crashes.
+        """
+        self._failed = True
+        self._behind.discard()
+        if self.h5_owned:
+            self._gave_up = True
+            divert(descriptor_of(self._h5))
+
+    def flush_dataset(self, dset: h5py.Dataset) -> None:
+        """Write a dataset's buffers now, where an error is seen, and not when it is dropped.
+
+        Raises
+        ------
+        StorageError
+            The disk refused.
+        """
+        try:
+            with storage_errors(self.path, f"writing '{dset.name}'"):
+                dset.flush()
+        except OSError:
+            self._give_up()
+            raise
 
     def _release(self) -> None:
         """Let go of threads, datasets and an owned file."""
         self._behind.discard()
         self._pool.close()
+        descriptor = descriptor_of(self._h5) if self.h5_owned else None
         try:
+            if self._gave_up:
+                with suppress(OSError, RuntimeError):
+                    self._h5.close()
+                return
             with storage_errors(self.path, "closing the file"):
                 if self._h5.id.valid:
                     self._h5.flush()
                 if self.h5_owned:
                     self._h5.close()
         except OSError:
-            if self.h5_owned:
-                divert(self._h5)  # or closing fails again, and HDF5 crashes at the very end
-                with suppress(OSError, RuntimeError):
-                    self._h5.close()
+            divert(descriptor)
             raise
         finally:
             self._datasets.clear()
@@ -569,11 +623,13 @@ class HDF5Writer:
                     name = str(start + number)
                     # an empty contour cannot be chunked, so it cannot be filtered either
                     kwds = {**self.ds_kwds, "chunks": item.shape} if item.size else {}
-                    group.create_dataset(name, data=item, **kwds)
+                    dset = group.create_dataset(name, data=item, **kwds)
                     made.append(name)
+                    self.flush_dataset(dset)
             except BaseException:
-                for name in made:
-                    del group[name]
+                if not self._failed:
+                    for name in made:
+                        del group[name]
                 raise
             if in_events:
                 self._contours = (first, start + len(items))
@@ -660,6 +716,11 @@ class HDF5Writer:
         return dict(sorted(self._behind.policy.counts.items(), reverse=True))
 
     @property
+    def has_failed(self) -> bool:
+        """Whether the disk refused, so that nothing more can be written."""
+        return self._failed
+
+    @property
     def has_contours(self) -> bool:
         """Whether this writer wrote contours."""
         return self._contours is not None
@@ -680,8 +741,8 @@ class HDF5Writer:
         with self._lock:
             if self._closed:
                 return
-            self._failed = self._closed = True
-            divert(self._h5)
+            self._failed = self._closed = self._gave_up = True
+            divert(descriptor_of(self._h5))
             self._release()
 
     def forget(self, group_name: str, feat: str) -> None:
@@ -870,6 +931,7 @@ class HDF5Writer:
                 raise DataError(
                     f"{what} '{name}': expected `ds_kwds` that fit, got {self.ds_kwds} ({exc})"
                 ) from exc
+            self.flush_dataset(dset)
             if exists:
                 del group[name]
                 group.move(temporary, name)

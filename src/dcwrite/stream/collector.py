@@ -24,6 +24,7 @@ from ..errors import DCWriteError, EventError, StallError, UsageError, WriterDie
 from ..format.features import FRAME_INFO_FEATURES
 from .early import EarlyFrames, size_bytes
 from .packing import PackedEvents
+from .relay import memory_of
 from .stash import EventStash, Schema
 
 __all__ = ["MEMORY_BUDGET", "Batch", "Collector"]
@@ -107,7 +108,15 @@ class Collector:
         self._batch_bytes = memory_budget // 4
         #: of one event, all features; 0: none has come yet
         self._event_bytes = 0.0
-        self._feat_nevents = _without_lock(feat_nevents)
+        # without its lock: who is killed may hold that for ever
+        counts = memory_of(feat_nevents)
+        self._is_shared = isinstance(counts, ctypes.Array)
+        self._feat_nevents: Any = (
+            np.ctypeslib.as_array(counts) if self._is_shared and len(counts) else counts
+        )
+        # slices of a shared array are lists, so that dcnum stores their numbers as int64
+        is_shared = self._feat_nevents is not feat_nevents
+        self._nevents_dtype = np.dtype(np.int64) if is_shared else None
         self._n_frames = len(feat_nevents)
         self._threshold = int(write_threshold)
         self._put_batch = put_batch
@@ -172,7 +181,7 @@ class Collector:
         last_news = time.monotonic()
         n_unknown = -1
         while True:
-            counts = np.array(self._feat_nevents[first : first + self._threshold])
+            counts = self._counts(first)
             if n_frames := self._batch_frames(counts):
                 return counts[:n_frames]
             unknown = int((counts < 0).sum())
@@ -184,6 +193,12 @@ class Collector:
             else:
                 expected = counts < 0 if self._event_bytes else counts != 0
                 self._refuse_stall(last_news, (np.flatnonzero(expected) + first).tolist)
+
+    def _counts(self, first: int) -> npt.NDArray[Any]:
+        """Number of events of the next frames; -1: not known yet."""
+        counts = np.array(self._feat_nevents[first : first + self._threshold])
+        # "nevents" is stored with this dtype; shared arrays are made of Python's integers
+        return counts.astype(np.int64) if self._is_shared else counts
 
     def _batch_frames(self, counts: npt.NDArray[Any]) -> int:
         """Frames of the next batch; 0: their counts, or the size of an event, are not known."""
@@ -264,7 +279,7 @@ class Collector:
         batch = dict(events)
         if self._frame_info:
             indices = stash.indices_for_data[:n_events]
-            counts = np.asarray(stash.feat_nevents)
+            counts = np.asarray(stash.feat_nevents, dtype=self._nevents_dtype)
             batch["index_unmapped"] = indices
             batch["nevents"] = counts[indices - stash.index_offset]
         if n_events:
@@ -276,7 +291,7 @@ class Collector:
         stash = self._stash
         if stash is None:
             first = self._next_frame
-            counts = np.array(self._feat_nevents[first : first + self._threshold])
+            counts = self._counts(first)
             known = int(np.argmax(counts < 0)) if (counts < 0).any() else len(counts)
             stash = EventStash(first, counts[:known], schema=self._schema)
             with suppress(DCWriteError):
@@ -314,14 +329,6 @@ def _reserved(events: Mapping[str, Any]) -> list[str]:
     if isinstance(events, PackedEvents):
         return events.layout.reserved
     return sorted(events.keys() & set(FRAME_INFO_FEATURES))
-
-
-def _without_lock(feat_nevents: Any) -> Any:
-    """The counts without the lock of a shared array: who is killed may hold it for ever."""
-    memory = feat_nevents.get_obj() if hasattr(feat_nevents, "get_obj") else feat_nevents
-    if isinstance(memory, ctypes.Array) and len(memory):
-        return np.ctypeslib.as_array(memory)
-    return memory
 
 
 def _drain(buffer: collections.deque[Any] | None) -> Iterable[Any]:

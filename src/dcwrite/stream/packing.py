@@ -256,6 +256,8 @@ class Layout:
                     (self.row_bytes, dtype.itemsize),
                 )
                 joined = np.concatenate(arrays, dtype=dtype, casting="no")
+                if joined.ndim != 1:
+                    raise MisfitError
                 rows[...] = joined.reshape(n_columns, n_events).T
         except (TypeError, ValueError) as exc:
             raise MisfitError from exc
