@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
-__all__ = ["as_text", "identifier_from_attributes"]
+__all__ = ["as_text", "identifier_from_attributes", "readers_agree"]
+
+_RUN: Final = "experiment:run identifier"
+_PARTS: Final = ("experiment:time", "experiment:date", "setup:identifier")
 
 
 def as_text(value: Any) -> str:
@@ -33,14 +36,20 @@ def identifier_from_attributes(attributes: Mapping[str, Any]) -> str | None:
         "experiment:run identifier" where it is set; else a UUID whose hex digits are the md5 sum
         of time, date and setup identifier; None if one of these is missing or empty.
     """
-    run = attributes.get("experiment:run identifier")
+    run = attributes.get(_RUN)
     if run is not None and (text := as_text(run)):
         return text
-    parts = [
-        attributes.get(key) for key in ("experiment:time", "experiment:date", "setup:identifier")
-    ]
+    parts = [attributes.get(key) for key in _PARTS]
     texts = ["" if part is None else as_text(part) for part in parts]
     if not all(texts):
         return None
     digest = hashlib.md5("_".join(texts).encode("utf-8"), usedforsecurity=False)
     return str(uuid.UUID(hex=digest.hexdigest()))
+
+
+def readers_agree(attributes: Mapping[str, Any]) -> bool:
+    """Whether dclab and dcnum make the same identifier of these attributes.
+
+    Where one is bytes, dcnum does not decode it (dcnum 0.31): "b'...'" becomes part of the sum.
+    """
+    return not any(isinstance(attributes.get(key), bytes) for key in (_RUN, *_PARTS))

@@ -33,7 +33,7 @@ from ..format.basin import (
     parse_basin,
 )
 from ..format.features import as_mapping, is_basinmap, to_stored
-from ..format.identifier import identifier_from_attributes
+from ..format.identifier import identifier_from_attributes, readers_agree
 from ..format.text import decode_lines, encode_lines
 from .hdf5 import open_for_reading, storage_errors
 from .whole_file import refuse_same_file, whole_file
@@ -469,7 +469,8 @@ def create_with_basins(
                     copy_metadata(h5_src=h5, h5_dst=writer.h5)
                     copy_basins(h5_src=h5, h5_dst=writer.h5, internal_basins=False)
                     features = _provided_features(h5)
-                    identifier = get_measurement_identifier(h5)
+                    if readers_agree(h5.attrs):  # with another one, a reader refuses the basin
+                        identifier = get_measurement_identifier(h5)
                 name = found.name
             writer.store_basin(
                 name=name,

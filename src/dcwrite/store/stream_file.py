@@ -153,7 +153,17 @@ class StreamFile:
             raise
 
     def _refuse_leftovers(self, part: Path) -> None:
-        """An unfinished recording of the same name is somebody's data."""
+        """An unfinished recording of the same name is somebody's data.
+
+        A journal beside a recording that has its name, and no unfinished file, is not: its writer
+        was killed after the renaming.
+        """
+        journal = journal_path(self.path_out)
+        if not part.exists():
+            if self.path_out.exists():
+                journal.unlink(missing_ok=True)
+            if not journal.exists():
+                journal.with_name(journal.name + ".new").unlink(missing_ok=True)
         for path in (part, journal_path(self.path_out)):
             if path.exists():
                 raise StorageError(

@@ -1,0 +1,186 @@
+"""OpenFile: an HDF5 file that is written to, and what becomes of it when the disk refuses.
+
+Alone here: whether the file can still be used, and how it is let go of. Invariant: after an error
+of the disk nothing more is written, and closing neither hides that error nor crashes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from ..errors import ClosedError, RecordingError, UsageError
+from .hdf5 import descriptor_of, divert, open_for_writing, storage_errors
+
+__all__ = ["OpenFile", "text_filters"]
+
+
+def text_filters(ds_kwds: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments for datasets of texts and tables: the filters, not what is for events."""
+    filters = ("compression", "compression_opts", "shuffle", "fletcher32")
+    return {"chunks": True, **{key: ds_kwds[key] for key in filters if key in ds_kwds}}
+
+
+class OpenFile:
+    """An open HDF5 file with a group "events".
+
+    Parameters
+    ----------
+    obj
+        Path, or an open file, which stays open.
+    mode
+        How to open a path.
+
+    Attributes
+    ----------
+    h5 : h5py.File
+        The file.
+    events : h5py.Group
+        The group "events".
+    owned : bool
+        Whether it was opened, and so is closed, here.
+    failed : bool
+        Whether the disk refused, so that nothing more can be written.
+    closed : bool
+        Whether it was let go of.
+    """
+
+    def __init__(self, obj: h5py.File | Path | str, mode: str) -> None:
+        self.owned = not isinstance(obj, h5py.File)
+        if isinstance(obj, h5py.File):
+            if not obj.id.valid:
+                raise ClosedError("expected an open file, got a closed one; open it again")
+            if obj.mode == "r":
+                raise UsageError(
+                    f"'{obj.filename}': expected a file that is open for writing, got mode 'r'"
+                )
+        self.h5: h5py.File = obj if isinstance(obj, h5py.File) else open_for_writing(obj, mode)
+        self.path = Path(os.fsdecode(self.h5.filename))
+        self.closed = False
+        self.failed = False
+        #: whether what HDF5 still has to write goes nowhere
+        self._gave_up = False
+        try:
+            self.events = self._require_events()
+        except BaseException:
+            if self.owned:
+                self.h5.close()
+            raise
+
+    def _require_events(self) -> h5py.Group:
+        if isinstance(self.h5.get("events"), h5py.Dataset):
+            raise RecordingError(
+                f"'{self.path}': expected 'events' to be a group, got a dataset; this is no "
+                f"recording, and nothing was changed"
+            )
+        with storage_errors(self.path, "creating the group 'events'"):
+            return self.h5.require_group("events")
+
+    def require_open(self, *, look: bool = True) -> None:
+        """Refuse to go on with a file that is closed, or that the disk refused.
+
+        Parameters
+        ----------
+        look
+            Whether somebody else may have closed it.
+        """
+        if self.closed or (look and not self.h5.id.valid):
+            raise ClosedError(f"'{self.path}': the writer is closed; open a new one")
+        if self.failed:
+            raise UsageError(
+                f"'{self.path}': an earlier write failed, and nothing can be added after it; "
+                f"close the writer, and keep what was written before"
+            )
+
+    def guard(self, work: Callable[[], None]) -> None:
+        """Do some writing; an error of the disk is the end of this file."""
+        try:
+            work()
+        except OSError:
+            self.failed = True
+            raise
+
+    def flush(self) -> None:
+        """Hand HDF5's buffers to the operating system."""
+        if self.h5.id.valid:  # a foreign file may have been closed by its owner
+            with storage_errors(self.path, "flushing the file"):
+                self.h5.flush()
+
+    def flush_dataset(self, dset: h5py.Dataset) -> None:
+        """Write a dataset's buffers now, where an error is seen, and not when it is dropped.
+
+        Raises
+        ------
+        StorageError
+            The disk refused.
+        """
+        try:
+            with storage_errors(self.path, f"writing '{dset.name}'"):
+                dset.flush()
+        except OSError:
+            self.give_up()
+            raise
+
+    def give_up(self) -> None:
+        """What HDF5 has in its buffers cannot be written: from now on it goes nowhere.
+
+        Else it is tried again by whatever handle is dropped next, where errors are lost, and at
+        the interpreter's end, which crashes.
+        """
+        self.failed = True
+        if self.owned:
+            self._gave_up = True
+            divert(descriptor_of(self.h5))
+
+    def abandon(self) -> None:
+        """Let go of the file without another write; it cannot be opened afterwards."""
+        self.failed = self._gave_up = True
+        divert(descriptor_of(self.h5))
+        self.release(lambda: None)
+
+    def release(self, drop_handles: Callable[[], None]) -> None:
+        """Let go of the file; an owned one is closed.
+
+        Parameters
+        ----------
+        drop_handles
+            Called last: handles of datasets that are dropped before write what they have.
+        """
+        self.closed = True
+        descriptor = descriptor_of(self.h5) if self.owned else None
+        try:
+            if self._gave_up:
+                with suppress(OSError, RuntimeError):
+                    self.h5.close()
+                return
+            with storage_errors(self.path, "closing the file"):
+                if self.h5.id.valid:
+                    self.h5.flush()
+                if self.owned:
+                    self.h5.close()
+        except OSError:
+            divert(descriptor)
+            raise
+        finally:
+            drop_handles()
+
+    def start_swmr(self) -> None:
+        """Let other programs read while it is written (HDF5's SWMR mode).
+
+        All datasets have to exist; none, and no attribute, can be created until `reopen`.
+        """
+        with storage_errors(self.path, "starting SWMR"):
+            self.h5.flush()
+            self.h5.swmr_mode = True
+
+    def reopen(self) -> None:
+        """Close the file and open it again, which ends SWMR."""
+        with storage_errors(self.path, "ending SWMR"):
+            self.h5.close()
+        self.h5 = open_for_writing(self.path, "r+")
+        self.events = self._require_events()
