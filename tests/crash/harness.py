@@ -12,6 +12,7 @@ import ctypes
 import errno
 import functools
 import json
+import logging
 import mmap
 import os
 import queue
@@ -19,12 +20,12 @@ import random
 import resource
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -37,8 +38,13 @@ import numpy.typing as npt
 
 import dcwrite
 from dcwrite.store import journal as journal_module
+from dcwrite.store.describe import describe
 from dcwrite.store.recover import recover
 from dcwrite.stream.chunk_writer import BatchEnd, ChunkWriter, WriterQueue
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.crash.hostile import BUILDERS, mutate, small_recording  # noqa: E402
+from tests.crash.replay import Disk, read_log  # noqa: E402 - the runner is started as a script
 
 __all__ = ["MODES", "Spec", "Trial", "build_shim", "campaign", "compare", "problems"]
 
@@ -47,6 +53,7 @@ AnyArray = npt.NDArray[Any]
 
 #: How the shim ends a call; the numbers are those of `enum mode` in shim.c.
 MODES = {"once": 1, "from then on": 2, "short": 3, "kill": 4, "torn": 5, "kill after": 6}
+KILLING = {"kill", "torn", "kill after"}
 #: Longest wait for one child.
 CHILD_TIMEOUT_S = 60.0
 
@@ -299,7 +306,14 @@ class Trial:
     leftovers: list[str] = field(default_factory=list)
 
 
-def inspect(spec: Spec, folder: Path, trial: Trial, *, original: bytes | None = None) -> None:
+def inspect(
+    spec: Spec,
+    folder: Path,
+    trial: Trial,
+    *,
+    original: bytes | None = None,
+    target: Path | None = None,
+) -> None:
     """Recover (or open) what a stream left, and compare it with what it had promised."""
     path = folder / "run.rtdc"
     trial.leftovers = sorted(item.name for item in folder.iterdir())
@@ -329,7 +343,8 @@ def inspect(spec: Spec, folder: Path, trial: Trial, *, original: bytes | None = 
             trial.wrong.append(f"{trial.durable} durable events, and no file")
         return
     before = {item: item.read_bytes() for item in (part, journal) if item.exists()}
-    target = folder / "recovered.rtdc"
+    target = target or folder / "recovered.rtdc"
+    target.unlink(missing_ok=True)
     try:
         report = recover(part, target)
     except dcwrite.DCWriteError as exc:
@@ -347,6 +362,23 @@ def inspect(spec: Spec, folder: Path, trial: Trial, *, original: bytes | None = 
     if trial.recovered and (findings := dcwrite.verify(target, threads=1).findings):
         trial.wrong.append(f"verify finds {findings[:2]}")
     _promise_kept(trial, spec)
+
+
+def inspect_written(spec: Spec, folder: Path, trial: Trial) -> None:
+    """What an HDF5Writer left: unreadable, or right as far as it goes; nothing reads as zeros."""
+    trial.leftovers = sorted(item.name for item in folder.iterdir())
+    path = folder / "run.rtdc"
+    if not path.exists():
+        return
+    try:
+        trial.recovered, wrong = compare(spec, path)
+    except (OSError, RuntimeError, KeyError):
+        if not trial.error:
+            trial.wrong.append("no error, and the file cannot be opened")
+        return
+    trial.wrong += [text for text in wrong if "wrong values" in text or not trial.error]
+    if not trial.error and trial.recovered != n_expected(spec):
+        trial.wrong.append(f"no error, and {trial.recovered} events")
 
 
 def _promise_kept(trial: Trial, spec: Spec) -> None:
@@ -464,6 +496,8 @@ def one_trial(
     code: int = 0,
     mode: int = 0,
     end: Callable[[int], None] | None = None,
+    begin: Callable[[], None] | None = None,
+    recovered: Path | None = None,
 ) -> Trial:
     """Run a stream in a child to its bad end, then check in another child."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -471,6 +505,8 @@ def one_trial(
     prepare_in_child(spec, folder)
     target = folder / "run.rtdc"
     original = target.read_bytes() if target.exists() else None
+    if begin is not None:
+        begin()
     shared.clear()
 
     def tell(n_events: int) -> None:
@@ -502,9 +538,9 @@ def one_trial(
     def check() -> dict[str, Any]:
         found = Trial(trial.number, error=trial.error, durable=trial.durable)
         if spec.kind == "writer":
-            found.leftovers = sorted(item.name for item in folder.iterdir())
+            inspect_written(spec, folder, found)
         else:
-            inspect(spec, folder, found, original=original)
+            inspect(spec, folder, found, original=original, target=recovered)
         return {
             key: getattr(found, key) for key in ("recovered", "finished", "wrong", "leftovers")
         }
@@ -534,7 +570,7 @@ def judge_failure(trial: Trial, spec: Spec) -> None:
     """After a call that failed: our error, a clean end."""
     if trial.status:
         trial.wrong.append(f"exit status {trial.status}")
-    if not trial.what:
+    if not trial.what and trial.error:
         trial.wrong.append("the call never came")
     if trial.error is None:
         return  # whether all events are there was compared
@@ -554,14 +590,14 @@ def fail_sweep(spec: Spec, folder: Path, *, modes: list[str], codes: list[str], 
     n_calls = count_calls(spec, folder, shared, shim)
     number = 0
     for mode in modes:
-        for call in range(first, n_calls + 1, step):
+        for call in range(first, n_calls + (2 if mode in KILLING else 1), step):
             number += 1
             code = codes[number % len(codes)]
             trial = one_trial(
                 spec, folder, shared, shim, Trial(call), call=call,
                 code=getattr(errno, code), mode=MODES[mode],
             )  # fmt: skip
-            if mode in {"kill", "torn", "kill after"}:
+            if mode in KILLING:
                 trial.what = trial.what or "kill"
                 if trial.status not in {-signal.SIGKILL, 0}:
                     trial.wrong.append(f"exit status {trial.status}")
@@ -588,6 +624,331 @@ def kills(spec: Spec, folder: Path, *, count: int, seed: int) -> Iterator[Trial]
         trial = one_trial(spec, folder, shared, shim, Trial(number), end=end)
         trial.what = f"after {moment_s:.4f} s"
         yield trial
+
+
+def replay_sweep(
+    spec: Spec, folder: Path, *, power_cuts: int, seed: int, kills_too: bool = True, step: int = 1
+) -> Iterator[Trial]:
+    """Record a run; recover from the disk as a kill at each call, or a power cut, leaves it."""
+    shared, shim = Shared(), Shim()
+    if shim.library is None:
+        raise RuntimeError("the shim is not loaded")
+    shutil.rmtree(folder, ignore_errors=True)
+    work, log = folder / "work", folder / "log"
+    work.mkdir(parents=True)
+    prepare_in_child(spec, work)
+    start = {str(path): path.read_bytes() for path in work.iterdir()}
+    inodes = {str(path): path.stat().st_ino for path in work.iterdir()}
+    original = next(iter(start.values()), None)
+    shared.clear()
+
+    def record() -> None:
+        shim.library.shim_record(os.fsencode(work), os.fsencode(log))  # type: ignore[union-attr]
+
+        def told(n_events: int) -> None:
+            shim.library.shim_mark(n_events)  # type: ignore[union-attr]
+
+        run_stream(spec, work / "run.rtdc", told)
+
+    if status := reap(fork(record)):
+        raise RuntimeError(f"the recorded run ended with {status}")
+    operations = list(read_log(log))
+    rng = random.Random(seed)
+    cuts = sorted(rng.randrange(len(operations) + 1) for _ in range(power_cuts))
+    moments = [(at, "kill") for at in range(0, len(operations) + 1, step)] if kills_too else []
+    moments = sorted(moments + [(at, "power cut") for at in cuts])
+    for first in range(0, len(moments), 25):
+        part = moments[first : first + 25]
+
+        def check(part: list[tuple[int, str]] = part, first: int = first) -> dict[str, Any]:
+            return {"trials": list(_states(spec, folder, operations, (start, inodes), part, seed + first, original))}
+
+        result = in_child(shared, check)
+        for found in result.get("trials", ()):
+            yield Trial(**found)
+        if "wrong" in result:
+            yield Trial(part[0][0], f"one of {part}", wrong=result["wrong"])
+
+
+def _states(
+    spec: Spec, folder: Path, operations: list[Any], start: Any, moments: list[tuple[int, str]],
+    seed: int, original: bytes | None,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    disk, done = Disk(*start), 0
+    for number, (at, what) in enumerate(moments):
+        while done < at:
+            disk.step(operations[done])
+            done += 1
+        rng = random.Random(seed * 1000 + number)
+        files = disk.after_kill() if what == "kill" else disk.after_power_cut(rng)
+        state = folder / "state"
+        shutil.rmtree(state, ignore_errors=True)
+        state.mkdir()
+        for name, data in files.items():
+            (state / Path(name).name).write_bytes(data)
+        trial = Trial(at, what, error="ended", durable=disk.mark)
+        inspect(spec, state, trial, original=original)
+        yield asdict(trial)
+
+
+def full_disk(
+    spec: Spec, folder: Path, *, mount: str, count: int, seed: int, size_bytes: int
+) -> Iterator[Trial]:
+    """Streams to a disk that becomes full at random moments; recovered to another one."""
+    shared, shim = Shared(), Shim()
+    rng = random.Random(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    ballast = Path(mount) / "ballast"
+    for number in range(count):
+        ballast.unlink(missing_ok=True)
+        room = rng.randrange(4096, size_bytes)
+
+        def fill(room: int = room) -> None:
+            status = os.statvfs(mount)
+            ballast.write_bytes(bytes(max(0, status.f_bavail * status.f_frsize - room)))
+
+        trial = one_trial(
+            spec, Path(mount) / "work", shared, shim, Trial(number),
+            code=errno.ENOSPC, begin=fill, recovered=folder / "recovered.rtdc",
+        )  # fmt: skip
+        trial.what = f"{room} bytes free"
+        judge_failure(trial, spec)
+        yield trial
+
+
+def recover_kills(spec: Spec, folder: Path, *, call: int, step: int = 1) -> Iterator[Trial]:
+    """SIGKILL of the recovering process at each of its calls; then recover again."""
+    shared, shim = Shared(), Shim()
+    one_trial(spec, folder, shared, shim, Trial(0), call=call, mode=MODES["kill"])
+    (folder / "recovered.rtdc").unlink(missing_ok=True)
+    durable = 0
+    before = {item: item.read_bytes() for item in folder.iterdir()}
+    target = folder / "again.rtdc"
+    number = 0
+    while True:
+        number += step
+        trial = Trial(number, "kill of recover", error="ended")
+
+        def work(number: int = number) -> None:
+            shim.arm(folder, number, 0, MODES["kill"])
+            recover(folder / "run.rtdc.part", target)
+
+        trial.status = reap(fork(work))
+
+        def check() -> dict[str, Any]:
+            wrong = []
+            if any(item.read_bytes() != data for item, data in before.items()):
+                wrong.append("the input was changed")
+            if target.exists():
+                n_events, bad = compare(spec, target)
+                wrong += bad
+                target.unlink()
+            for item in folder.glob(".again.rtdc.*"):
+                item.unlink()
+            found = Trial(0, error="ended", durable=durable)
+            inspect(spec, folder, found, original=before.get(folder / "run.rtdc"))
+            (folder / "recovered.rtdc").unlink()
+            return {"wrong": wrong + found.wrong, "recovered": found.recovered}
+
+        result = in_child(shared, check)
+        trial.wrong, trial.recovered = result["wrong"], result.get("recovered", -1)
+        durable = max(durable, trial.recovered)
+        if trial.status not in {0, -signal.SIGKILL}:
+            trial.wrong.append(f"exit status {trial.status}")
+        yield trial
+        if trial.status == 0:
+            return
+
+
+# -- files of any content ---------------------------------------------------------------------
+
+#: A child that looks at a hostile file has so much memory and time.
+MEMORY_BYTES = 3 * 1024**3
+LOOK_TIMEOUT_S = 60.0
+
+
+def look_at(path: Path) -> dict[str, str]:
+    """Do all that one does with a file one was sent; our errors are right answers.
+
+    Returns
+    -------
+    dict
+        What each way of looking said; "!" in front: what it must not say.
+    """
+    said: dict[str, str] = {}
+
+    def attempt(name: str, work: Callable[[], Any]) -> None:
+        begin = time.monotonic()
+        try:
+            result = work()
+        except dcwrite.DCWriteError as exc:
+            said[name] = type(exc).__name__
+        except BaseException as exc:  # noqa: BLE001 - that is the question
+            lines = traceback.format_exc().splitlines()
+            said[name] = f"! {type(exc).__name__}: {str(exc)[:200]} {lines[-4:-1]}"
+        else:
+            said[name] = str(result)
+        if time.monotonic() - begin > LOOK_TIMEOUT_S / 2:
+            said[name] = f"! took {time.monotonic() - begin:.0f} s, {said[name]}"
+
+    def read() -> str:
+        with dcwrite.Recording(path) as recording:
+            total = 0
+            for name in recording.features:
+                feature = recording[name]
+                items = feature.values() if name == "trace" else [feature]
+                for item in items:
+                    try:
+                        total += len(item[:5])
+                        if len(item):
+                            item[-1]
+                    except dcwrite.DCWriteError:
+                        continue
+            recording.lengths()
+            return f"read {total}"
+
+    def copied() -> str:
+        with dcwrite.Recording(path) as recording:
+            source = recording.h5
+            with h5py.File(path.parent / "copy.rtdc", "w") as target:
+                names = list(source["events"]) if isinstance(source.get("events"), h5py.Group) else []
+                for work in (
+                    lambda: dcwrite.copy_metadata(source, target),
+                    lambda: dcwrite.copy_basins(source, target),
+                    *(lambda name=name: dcwrite.copy_features(source, target, [name]) for name in names[:20]),
+                ):
+                    try:
+                        work()
+                    except dcwrite.DCWriteError:
+                        continue
+        return "copied"
+
+    def with_basins() -> str:
+        dcwrite.create_with_basins(path.parent / "with_basins.rtdc", [path.name], overwrite=True)
+        return "created"
+
+    if path.name.endswith(".part"):
+        attempt("recover", lambda: f"recovered {recover(path, path.parent / 'out.rtdc').n_events}")
+        return said
+    attempt("verify", lambda: f"exit code {dcwrite.verify(path, threads=1).exit_code}")
+    attempt("describe", lambda: bool(describe(path).to_dict()))
+    attempt("Recording", read)
+    attempt("copy", copied)
+    attempt("create_with_basins", with_basins)
+    return said
+
+
+def look_in_child(shared: Shared, path: Path, number: int = 0, what: str = "") -> Trial:
+    """`look_at` with bounded memory and time; a crash or a hang is a fault."""
+    trial = Trial(number, what)
+    shared.clear()
+
+    def work() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+        warnings.simplefilter("ignore")
+        logging.disable()
+        shared.text = {"said": look_at(path)}
+
+    pid = fork(work)
+    trial.status = reap(pid, LOOK_TIMEOUT_S)
+    said = shared.text.get("said", {})
+    trial.message = json.dumps(said)
+    trial.wrong = [f"{name}: {text}" for name, text in said.items() if text.startswith("!")]
+    if trial.status:
+        trial.wrong.append(f"the interpreter ended with {trial.status}")
+    return trial
+
+
+def hostile_files(spec: Spec, folder: Path, *, only: str = "") -> Iterator[Trial]:
+    """Look at every file of `BUILDERS`."""
+    del spec
+    shared = Shared()
+    for number, (name, build) in enumerate(BUILDERS.items()):
+        if only not in name:
+            continue
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        made: dict[str, Any] = in_child(shared, lambda build=build: {"path": str(build(folder))})
+        if "path" not in made:
+            yield Trial(number, name, wrong=[f"could not be made: {made}"])
+            continue
+        yield look_in_child(shared, Path(made["path"]), number, name)
+
+
+def fuzz(spec: Spec, folder: Path, *, seconds: float, seed: int) -> Iterator[Trial]:
+    """Look at a small recording with some bytes changed, for a while."""
+    del spec
+    shared = Shared()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    made = in_child(shared, lambda: {"path": str(small_recording(folder))})
+    path = Path(made["path"])
+    data = path.read_bytes()
+    end = time.monotonic() + seconds
+    number = 0
+    while time.monotonic() < end:
+        number += 1
+        rng = random.Random(seed * 1_000_000 + number)
+        path.write_bytes(mutate(data, rng))
+        trial = look_in_child(shared, path, number, f"seed {seed * 1_000_000 + number}")
+        if trial.wrong:
+            shutil.copyfile(path, folder.with_name(f"fuzz_{seed}_{number}.rtdc"))
+        yield trial
+
+
+def bit_flips(spec: Spec, folder: Path, *, count: int, seed: int) -> Iterator[Trial]:
+    """One bit changed in a finished recording, half of them in its chunks."""
+    shared, shim = Shared(), Shim()
+    one_trial(spec, folder, shared, shim, Trial(0))
+    path = folder / "run.rtdc"
+    data = path.read_bytes()
+    regions = in_child(shared, lambda: {"regions": chunk_regions(path)})["regions"]
+    rng = random.Random(seed)
+    for number in range(count):
+        trial = Trial(number)
+        if number % 2:
+            offset, size = rng.choices(regions, weights=[size for _, size in regions])[0]
+            at = offset + rng.randrange(size)
+        else:
+            at = rng.randrange(len(data))
+            while any(offset <= at < offset + size for offset, size in regions):
+                at = rng.randrange(len(data))
+        changed = bytearray(data)
+        changed[at] ^= 1 << rng.randrange(8)
+        path.write_bytes(changed)
+        trial.what = f"{'chunk' if number % 2 else 'metadata'}, byte {at}"
+
+        def check(trial: Trial = trial) -> dict[str, Any]:
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+            report = dcwrite.verify(path, threads=1)
+            found: dict[str, Any] = {"exit_code": report.exit_code, "wrong": []}
+            if not report.exit_code:
+                _, wrong = compare(spec, path)
+                found["wrong"] = [f"unnoticed: {text}" for text in wrong]
+                if trial.what.startswith("chunk"):
+                    found["wrong"].append("unnoticed in a chunk")
+            return found
+
+        shared.clear()
+        found = in_child(shared, check)
+        trial.wrong = found.get("wrong", [])
+        trial.message = f"exit code {found.get('exit_code')}"
+        yield trial
+
+
+def chunk_regions(path: Path) -> list[tuple[int, int]]:
+    """Offset and size of every chunk of the file."""
+    regions = []
+
+    def add(_name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and item.chunks:
+            for number in range(item.id.get_num_chunks()):
+                info = item.id.get_chunk_info(number)
+                regions.append((info.byte_offset, info.size))
+
+    with h5py.File(path, "r") as h5:
+        h5.visititems(add)
+    return regions
 
 
 def reap_later(pid: int) -> None:
@@ -655,7 +1016,7 @@ def main() -> None:
     spec = Spec(**task["spec"])
     frames(spec)
     expected(spec)
-    series = {"fail_sweep": fail_sweep, "kills": kills}[task["name"]]
+    series = {"fail_sweep": fail_sweep, "kills": kills, "replay_sweep": replay_sweep, "full_disk": full_disk, "recover_kills": recover_kills, "hostile_files": hostile_files, "fuzz": fuzz, "bit_flips": bit_flips}[task["name"]]
     for trial in series(spec, Path(task["folder"]), **task["options"]):
         print(json.dumps(asdict(trial)), flush=True)
 

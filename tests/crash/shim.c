@@ -202,7 +202,7 @@ int linkat(int a, const char *from, int b, const char *to, int f) { (void)a; (vo
 /* Removing never fails here: a full disk can always remove. It is counted for kills only. */
 int unlink(const char *path) {
     int ours = below(path), kill_after = 0;
-    if (ours && mode >= KILL_BEFORE) { int v = verdict("unlink"); if (v == 3) die(); kill_after = v == 4; }
+    if (ours && mode >= KILL_BEFORE && mode != COUNT) { int v = verdict("unlink"); if (v == 3) die(); kill_after = v == 4; }
     int done = (int)syscall(SYS_unlinkat, AT_FDCWD, path, 0);
     if (kill_after) die();
     if (ours && !done) note(UNLINK, 0, 0, 0, 0, path, 0, 0);

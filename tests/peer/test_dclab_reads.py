@@ -188,6 +188,21 @@ def test_file_of_basins(tmp_path: Path, simulated_path: Path, form: str) -> None
     assert_dcnum_reads(path, simulated_rows())
 
 
+@pytest.mark.parametrize("key", ["experiment:run identifier", "setup:identifier"])
+def test_file_of_basins_with_attributes_of_bytes(
+    tmp_path: Path, simulated_path: Path, key: str
+) -> None:
+    """Of these dclab and dcnum make different identifiers, and both have to open the basin."""
+    basin, path = tmp_path / "basin.rtdc", tmp_path / "x.rtdc"
+    basin.write_bytes(simulated_path.read_bytes())
+    with h5py.File(basin, "a") as h5:
+        h5.attrs[key] = np.bytes_("name")
+    dcwrite.create_with_basins(path, [basin])
+    expected = {feat: simulated_rows()[feat] for feat in ("deform", "image", "mask")}
+    assert_dclab_reads(path, expected)
+    assert_dcnum_reads(path, expected)
+
+
 MAPPING = np.array([5, 5, 0, 310, 12, 11, 10, 200], dtype=np.int64)
 
 

@@ -188,13 +188,17 @@ def without_description(path: Path, *, identifier: bool = True) -> list[str]:
     """The description names the program, and the name of the dataset depends on it."""
     found = basin_dicts(path).values()
     assert all(basin.pop("description").startswith("Created by dc") for basin in found)
-    if not identifier:
-        assert all(basin.pop("identifier") or True for basin in found)
+    for basin in found:
+        if not identifier:
+            basin["identifier"] = None
     return sorted(json.dumps(basin) for basin in found)
 
 
 def has_bytes_attributes(path: Path) -> bool:
-    """Where attributes are bytes, dcnum makes the identifier of "b'...'", and dclab does not."""
+    """Where attributes are bytes, dcnum makes the identifier of "b'...'", and dclab does not.
+
+    Each refuses the other's, so dcwrite stores none.
+    """
     with h5py.File(path) as h5:
         return any(isinstance(value, bytes) for value in h5.attrs.values())
 
@@ -215,9 +219,7 @@ def test_create_with_basins(tmp_path: Path, source: Path, form: str) -> None:
     ours, theirs = tmp_path / "ours.rtdc", tmp_path / "theirs.rtdc"
     assert_same_content(ours, theirs, ignored_attributes=["software"], ignored_groups=["basins"])
     identifier = not has_bytes_attributes(source)
-    assert without_description(ours, identifier=identifier) == without_description(
-        theirs, identifier=identifier
-    )
+    assert without_description(ours) == without_description(theirs, identifier=identifier)
 
 
 def test_create_with_basins_of_basins(tmp_path: Path, simulated_path: Path) -> None:

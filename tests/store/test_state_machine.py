@@ -427,4 +427,4 @@ class StreamMachine(WriterMachine):
 
 @pytest.mark.parametrize("machine", [WriterMachine, DeferringMachine, StreamMachine])
 def test_state_machine(machine: type[WriterMachine]) -> None:
-    run_state_machine_as_test(machine, settings=settings(max_examples=20, stateful_step_count=35))
+    run_state_machine_as_test(machine, settings=settings(max_examples=16, stateful_step_count=30))

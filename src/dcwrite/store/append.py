@@ -9,6 +9,7 @@ no row is in the file that was not.
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -241,10 +242,14 @@ class GrowingDataset:
         length = self.dset.id.shape[0]
         with storage_errors(self._path, self._doing):
             try:
-                if length < start + self.chunk_events:
-                    self._extend(max(length, min(start + self.chunk_events, self.n_events)))
+                # no row more than the chunk's first before it is written: where an unfinished
+                # chunk is replaced and the disk refuses, HDF5 cannot take the rows back again
+                if length <= start:
+                    self._extend(start + 1)
                 self.dset.id.write_direct_chunk(offset, stored)
                 info = self._require_indexed(offset)
+                if length < start + self.chunk_events:
+                    self._extend(max(length, min(start + self.chunk_events, self.n_events)))
             except BaseException:
                 self._shrink_quietly(length)  # no rows without data
                 raise
@@ -256,17 +261,28 @@ class GrowingDataset:
             raise OSError(f"the chunk at row {offset[0]} did not enter the index")
         return info
 
-    def settle(self) -> None:
-        """Write the rows of the unfinished chunk as a padded chunk, and set the length."""
+    def encode_tail(self, pool: EncoderPool) -> Future[bytes | memoryview] | None:
+        """Encode the rows of the unfinished chunk, padded, for `settle`; None: there are none."""
         n_tail = self.n_events % self.chunk_events
-        codec = self.codec
-        if codec is None or self._settled == self.n_events:
+        if self.codec is None or self._settled == self.n_events or not n_tail:
+            return None
+        tail = self._buffer()
+        tail[n_tail:] = 0
+        return pool.submit(self.codec.encode, tail)
+
+    def settle(self, tail: Future[bytes | memoryview] | None) -> None:
+        """Write the rows of the unfinished chunk, and set the length.
+
+        Parameters
+        ----------
+        tail
+            As `encode_tail` gave it.
+        """
+        if self.codec is None or self._settled == self.n_events:
             return
         with storage_errors(self._path, self._doing):
-            if n_tail:
-                tail = self._buffer()
-                tail[n_tail:] = 0
-                self.write_chunk(self.n_events - n_tail, codec.encode(tail))
+            if tail is not None:
+                self.write_chunk(self.n_events - self.n_events % self.chunk_events, tail.result())
             if self.dset.id.shape[0] != self.n_events:
                 self._extend(self.n_events)
         self._settled = self.n_events
@@ -331,7 +347,8 @@ class GrowingDataset:
 
     def _buffer(self) -> AnyArray:
         if self._tail is None:
-            self._tail = np.zeros((self.chunk_events, *self.item_shape), dtype=self.dtype)
+            # not zeros: numpy gives up the GIL for them, and waits for the encoders to get it back
+            self._tail = np.empty((self.chunk_events, *self.item_shape), dtype=self.dtype)
         return self._tail
 
     def _extend(self, n_events: int) -> None:

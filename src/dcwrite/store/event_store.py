@@ -110,8 +110,13 @@ class EventStore:
     def settle(self) -> None:
         """Write all rows, those of unfinished chunks included."""
         self.write_waiting()
-        for dataset in self._datasets.values():
-            dataset.settle()
+        self._guard(self._settle_datasets)
+
+    def _settle_datasets(self) -> None:
+        # all encoded first: side by side
+        tails = [(dataset, dataset.encode_tail(self._pool)) for dataset in self._datasets.values()]
+        for dataset, tail in tails:
+            dataset.settle(tail)
 
     def discard(self) -> None:
         """Drop the chunks that wait."""
@@ -210,7 +215,8 @@ class EventStore:
         elif feat == BACKGROUND and self.background is not None and group_name == "events":
             self._store_background(self.background, data)
         else:
-            self._append(feat, *self._fit(feat, to_stored(feat, data), group_name), group_name)
+            array, dataset = self._fit(feat, to_stored(feat, data), group_name)
+            self._append(feat, array, dataset, group_name, is_ours=_is_converted(array, data))
 
     def _store_background(self, background: BackgroundBasin, data: Any) -> None:
         """Only backgrounds that differ from the one before, and the mapping to them."""
@@ -262,7 +268,10 @@ class EventStore:
         array: npt.NDArray[Any],
         dataset: GrowingDataset | None,
         group_name: str,
+        *,
+        is_ours: bool = False,
     ) -> None:
+        """Append rows in the dataset's dtype; `is_ours`: nobody else can change the array."""
         if dataset is None:
             dataset = self._open(feat, array.shape[1:], array.dtype, group_name)
         if not len(array):
@@ -272,7 +281,7 @@ class EventStore:
             if self.visible:
                 dataset.append_visible(array, self._pool)
             else:
-                dataset.append_deferred(array, self._behind, borrow=self._borrow)
+                dataset.append_deferred(array, self._behind, borrow=self._borrow or is_ours)
         except OSError:
             self._file.failed = True
             raise
@@ -403,3 +412,12 @@ class EventStore:
 
     def _event_datasets(self) -> dict[str, GrowingDataset]:
         return {feat: ds for (group, feat), ds in self._datasets.items() if group == "events"}
+
+
+def _is_converted(array: npt.NDArray[Any], data: Any) -> bool:
+    """Whether an array was made of the caller's (a mask of bool, say) and shares nothing with it."""
+    return (
+        array is not data
+        and isinstance(data, np.ndarray)
+        and not np.may_share_memory(array, data)
+    )

@@ -105,11 +105,16 @@ class OpenFile:
             self.failed = True
             raise
 
-    def flush(self) -> None:
+    def flush(self, doing: str = "flushing the file") -> None:
         """Hand HDF5's buffers to the operating system."""
-        if self.h5.id.valid:  # a foreign file may have been closed by its owner
-            with storage_errors(self.path, "flushing the file"):
+        if not self.h5.id.valid:  # a foreign file may have been closed by its owner
+            return
+        try:
+            with storage_errors(self.path, doing):
                 self.h5.flush()
+        except OSError:
+            self.give_up()
+            raise
 
     def flush_dataset(self, dset: h5py.Dataset) -> None:
         """Write a dataset's buffers now, where an error is seen, and not when it is dropped.
@@ -152,22 +157,27 @@ class OpenFile:
             Called last: handles of datasets that are dropped before write what they have.
         """
         self.closed = True
-        descriptor = descriptor_of(self.h5) if self.owned else None
         try:
-            if self._gave_up:
-                with suppress(OSError, RuntimeError):
-                    self.h5.close()
-                return
-            with storage_errors(self.path, "closing the file"):
-                if self.h5.id.valid:
-                    self.h5.flush()
-                if self.owned:
-                    self.h5.close()
-        except OSError:
-            divert(descriptor)
-            raise
+            if not self._gave_up:
+                self.flush("closing the file")
         finally:
-            drop_handles()
+            try:
+                self._close_owned()
+            finally:
+                drop_handles()
+
+    def _close_owned(self) -> None:
+        if self._gave_up:
+            with suppress(OSError, RuntimeError):
+                self.h5.close()
+        elif self.owned:
+            descriptor = descriptor_of(self.h5)  # HDF5 crashes when asked after a failed close
+            try:
+                with storage_errors(self.path, "closing the file"):
+                    self.h5.close()
+            except OSError:
+                divert(descriptor)
+                raise
 
     def start_swmr(self) -> None:
         """Let other programs read while it is written (HDF5's SWMR mode).

@@ -66,8 +66,12 @@ def take_rows(
         return out
     if dset.ndim == 1:
         low, high = int(rows.min()), int(rows.max()) + 1
-        np.take(dset[low:high], rows.astype(np.int64) - low, axis=0, out=out)
-        return out
+        try:
+            np.take(dset[low:high], rows.astype(np.int64) - low, axis=0, out=out)
+        except (OSError, RuntimeError):
+            pass  # a chunk in between is damaged: only those that are needed, then
+        else:
+            return out
     whole_items = dset.chunks is not None and dset.chunks[1:] == dset.shape[1:]
     size = dset.chunks[0] if dset.chunks else max(1, dset.shape[0])
     order = np.argsort(rows, kind="stable")

@@ -1,4 +1,4 @@
-"""PackedRows: packed events of many frames, in the order of the frames, taken apart in the end.
+"""PackedRows: events of many frames with one layout, in order, taken apart in the end.
 
 Alone here: when events may be copied as bytes, without a look at each feature. Invariant: what it
 gives in the end is what one assignment per frame and feature would have given.
@@ -6,6 +6,7 @@ gives in the end is what one assignment per frame and feature would have given.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from ..errors import EventError
 from ..format.features import as_item_arrays, is_contour
-from .packing import Layout, PackedEvents
+from .packing import Layout, MisfitError, PackedEvents
 
 __all__ = ["PackedRows", "can_be_copied"]
 
@@ -56,18 +57,39 @@ class PackedRows:
 
     def place(self, rows: slice, events: PackedEvents) -> bool:
         """Copy the events of one frame to their rows; False: its contours do not fit."""
+        if not self._place_lists(rows, events.rest):
+            return False
         row_bytes = self.layout.row_bytes
+        self._rows[rows.start * row_bytes : rows.stop * row_bytes] = events.scalar_bytes
+        for name, array in events.arrays.items():
+            self._arrays[name][rows] = array
+        return True
+
+    def place_plain(self, rows: slice, events: Mapping[str, Any]) -> bool:
+        """Copy events that are not packed; False: they do not have the layout."""
+        layout = self.layout
+        if tuple(events) != layout.keys:
+            return False
+        try:
+            values, n_events = layout.take(events)
+            if n_events != rows.stop - rows.start or not self._place_lists(rows, events):
+                return False
+            layout.pack_scalars(values, n_events, self._rows, rows.start * layout.row_bytes)
+        except MisfitError:
+            return False
+        for array, value in zip(self._arrays.values(), layout.array_values(values), strict=True):
+            array[rows] = value
+        return True
+
+    def _place_lists(self, rows: slice, events: Mapping[str, Any]) -> bool:
         for name, items in self._lists.items():
             try:
-                contours = as_item_arrays(name, events.rest[name])
+                contours = as_item_arrays(name, events[name])
             except EventError:
                 return False
             if len(contours) != rows.stop - rows.start:
                 return False
             items[rows] = contours
-        self._rows[rows.start * row_bytes : rows.stop * row_bytes] = events.scalar_bytes
-        for name, array in events.arrays.items():
-            self._arrays[name][rows] = array
         return True
 
     def unpacked(self) -> dict[str, Any]:

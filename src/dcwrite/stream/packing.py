@@ -241,6 +241,14 @@ class Layout:
         MisfitError
             The dtypes of scalar features are others; the block's bytes are undefined.
         """
+        self.pack_scalars(values, n_events, memory, offset)
+        for value, (_, dtype, item_shape), start in zip(
+            self.array_values(values), self.arrays, self.offsets(n_events), strict=False
+        ):
+            np.ndarray((n_events, *item_shape), dtype, memory, offset + start)[...] = value
+
+    def pack_scalars(self, values: Sequence[Any], n_events: int, memory: Any, offset: int) -> None:
+        """Write the rows of scalar features only; as `pack`."""
         try:
             for dtype, column, n_columns, take in self._groups:
                 arrays = take(values) if n_columns > 1 else (take(values),)
@@ -256,15 +264,15 @@ class Layout:
                     (self.row_bytes, dtype.itemsize),
                 )
                 joined = np.concatenate(arrays, dtype=dtype, casting="no")
-                if joined.ndim != 1:
+                if joined.ndim != 1:  # all of shape (n, 1)
                     raise MisfitError
                 rows[...] = joined.reshape(n_columns, n_events).T
         except (TypeError, ValueError) as exc:
             raise MisfitError from exc
-        for place, (_, dtype, item_shape), start in zip(
-            self._array_places, self.arrays, self.offsets(n_events), strict=False
-        ):
-            np.ndarray((n_events, *item_shape), dtype, memory, offset + start)[...] = values[place]
+
+    def array_values(self, values: Sequence[Any]) -> list[Any]:
+        """Of the values that `take` gives: those of the features in `arrays`, in their order."""
+        return [values[place] for place in self._array_places]
 
 
 class Lease:

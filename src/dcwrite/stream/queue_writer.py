@@ -349,7 +349,7 @@ class QueueWriterProcess(QueueWriterBase, mp_spawn.Process):  # type: ignore[nam
 
     def check(self) -> None:
         """Raise the error with which the process ended, if it did; not that of `abort`."""
-        if self.error is None and self.pid is not None and not self._closed:
+        if self.error is None and not self._closed and self.pid is not None:
             exitcode = self.exitcode
             if exitcode:
                 self.error = self._receive_error(exitcode)

@@ -144,22 +144,21 @@ class Reader:
         if time.monotonic() - self._last_look_s > _LOOK_PERIOD_S:
             self._look_for_deaths()
         while True:
+            self._lanes.check_open()
             if items := self._decode_some():
                 return items
             self._take_back()
             if self._messages or self._read_pipe():
-                continue
-            self._look_for_deaths()
-            if self._messages:
                 continue
             happened = wait(
                 [self._lanes.pipe.reader],
                 timeout=seconds_left(deadline),
                 peers=list(self._peers.values()),
             )
-            self._lanes.check_open()
             if not happened:
                 raise queue.Empty
+            if not self._read_pipe():
+                self._look_for_deaths()
 
     def _take_back(self) -> None:
         """Give the memory of what was read back to the producers."""

@@ -25,7 +25,7 @@ from ..format.features import (
     to_stored,
 )
 from .packed_rows import PackedRows, can_be_copied
-from .packing import Layout, PackedEvents
+from .packing import Layout, PackedEvents, analyse
 
 __all__ = ["EventStash", "Schema"]
 
@@ -46,22 +46,36 @@ class Schema:
         self.frame: int | None = None
         #: the last layout that was compared, and whether the dtypes were set then
         self._taken: tuple[Layout, bool] | None = None
+        #: the last layout of events that are not packed
+        self._layout: Layout | None = None
 
-    def takes(self, frame: int, events: PackedEvents) -> bool:
-        """Whether packed events agree with the schema, dtypes included; the first set it.
+    def layout_of(self, events: Mapping[str, Any]) -> Layout | None:
+        """How events that are not packed could be; the same object for all that are alike."""
+        found = analyse(events)
+        if found is None:
+            return None
+        spec = found[0]
+        if self._layout is None or self._layout.spec != spec:
+            self._layout = Layout(spec)
+        return self._layout
+
+    def takes(self, frame: int, layout: Layout) -> bool:
+        """Whether events with this layout agree with the schema; the first set it.
 
         Raises
         ------
         EventError
             The first ones have a name that cannot be stored.
         """
-        layout = events.layout
+        shapes = None
         if self.frame is None:
-            self.check(frame, events)
+            shapes = _item_shapes(layout)
+            for feat in shapes:
+                check_feature_name(feat)
+            self.frame, self.item_shapes = frame, shapes
         if self._taken == (layout, bool(self.dtypes)):
             return True
-        shapes = {**layout.item_shapes, **dict.fromkeys(layout.rest, ())}
-        if shapes != self.item_shapes:
+        if (shapes or _item_shapes(layout)) != self.item_shapes:
             return False
         if any(layout.dtypes.get(feat, dtype) != dtype for feat, dtype in self.dtypes.items()):
             return False
@@ -114,7 +128,7 @@ class EventStash:
     ----------
     events : dict
         Feature names to arrays of shape (size, ...), filled as frames arrive; "contour": a list.
-        Of packed events: filled when all frames are there.
+        Who looks at it before the last frame slows the rest of them down.
     feat_nevents : sequence of int
         As given.
     nev_idx : ndarray, shape (frames,)
@@ -154,7 +168,7 @@ class EventStash:
                 f"feat_nevents, frame {frame}: expected 0 or more events, got {counts.min()} "
                 f"(-1: the frame was not processed yet)"
             )
-        self.events: dict[str, Any] = {}
+        self._events: dict[str, Any] = {}
         self.feat_nevents = feat_nevents
         self.nev_idx = np.cumsum(counts)
         self.size = int(counts.sum())
@@ -170,8 +184,14 @@ class EventStash:
         #: rows whose dtype is not that of the array: feature -> [(frame, slice, rows)]
         self._other_dtypes: dict[str, list[tuple[int, slice, AnyArray]]] = {}
         self._schema = Schema() if schema is None else schema
-        #: as long as all frames are packed in the same way
+        #: as long as all frames have the same layout
         self._packed: PackedRows | None = None
+
+    @property
+    def events(self) -> dict[str, Any]:
+        """Feature names to arrays of all frames' events, those of missing frames 0."""
+        self._take_apart()
+        return self._events
 
     def is_complete(self) -> bool:
         """Whether the events of all frames have been added."""
@@ -205,7 +225,7 @@ class EventStash:
                 f"frame {index}: expected a frame from {self.index_offset} to "
                 f"{self.index_offset + self.num_frames - 1}, got one outside this range"
             )
-        if not (isinstance(events, PackedEvents) and self._add_packed(index, frame, events)):
+        if not isinstance(events, Mapping) or not self._add_alike(index, frame, events):
             self._take_apart()
             arrays = self._check(index, self._counts[frame], events)
             if not self._counts[frame]:
@@ -215,12 +235,12 @@ class EventStash:
         self._n_missing -= 1
         if self._n_missing == 0:
             self._take_apart()
-            self.events.update(self._unified_dtypes(self.num_frames))
+            self._events.update(self._unified_dtypes(self.num_frames))
             self._other_dtypes.clear()
             if not self._schema.dtypes:
                 self._schema.dtypes = {
                     feat: array.dtype
-                    for feat, array in self.events.items()
+                    for feat, array in self._events.items()
                     if feat in self._schema.item_shapes and not is_contour(feat) and feat != "mask"
                 }
 
@@ -237,27 +257,36 @@ class EventStash:
         for feat, data in arrays.items():
             self._place(feat, frame, self._rows(frame), data)
 
-    def _add_packed(self, index: int, frame: int, events: PackedEvents) -> bool:
-        """Copy the bytes of a frame; False: they have to be looked at feature by feature."""
-        n_events = self._counts[frame]
-        if self._tracker[frame] or not n_events or events.n_events != n_events:
+    def _add_alike(self, index: int, frame: int, events: Mapping[str, Any]) -> bool:
+        """Copy a frame that is like those before; False: look at it feature by feature."""
+        if not events or self._tracker[frame] or not self._counts[frame]:
             return False
+        rows = self._rows(frame)
         packed = self._packed
-        if packed is None:
-            if self.events or not can_be_copied(events.layout):
+        if isinstance(events, PackedEvents):
+            if events.n_events != self._counts[frame]:
                 return False
-            packed = PackedRows(events.layout, self.size)
-        elif packed.layout is not events.layout:
-            return False
-        if not packed.place(self._rows(frame), events) or not self._schema.takes(index, events):
+            packed = packed or self._begin_alike(events.layout)
+            if packed is None or packed.layout is not events.layout:
+                return False
+            is_placed = packed.place(rows, events)
+        else:
+            packed = packed or self._begin_alike(self._schema.layout_of(events))
+            is_placed = packed is not None and packed.place_plain(rows, events)
+        if packed is None or not is_placed or not self._schema.takes(index, packed.layout):
             return False
         self._packed = packed
         return True
 
+    def _begin_alike(self, layout: Layout | None) -> PackedRows | None:
+        if layout is None or self._events or not can_be_copied(layout):
+            return None
+        return PackedRows(layout, self.size)
+
     def _take_apart(self) -> None:
         """Go on with one array per feature."""
         if self._packed is not None:
-            self.events.update(self._packed.unpacked())
+            self._events.update(self._packed.unpacked())
             self._packed = None
 
     def require_feature(self, feat: str, sample_data: npt.ArrayLike) -> AnyArray:
@@ -275,10 +304,10 @@ class EventStash:
         ndarray, shape (size, ...)
         """
         self._take_apart()
-        if feat not in self.events:
+        if feat not in self._events:
             sample = np.asarray(sample_data)
-            self.events[feat] = np.zeros((self.size, *sample.shape), dtype=sample.dtype)
-        array: AnyArray = self.events[feat]
+            self._events[feat] = np.zeros((self.size, *sample.shape), dtype=sample.dtype)
+        array: AnyArray = self._events[feat]
         return array
 
     def take_leading(self) -> tuple[int, dict[str, Any]]:
@@ -301,7 +330,7 @@ class EventStash:
             except _MisfitError as exc:
                 n_frames = exc.frame
         n_events = self._stops[n_frames - 1] if n_frames else 0
-        events = {**self.events, **unified}
+        events = {**self._events, **unified}
         return n_frames, {feat: array[:n_events] for feat, array in events.items()}
 
     def _check(
@@ -331,15 +360,15 @@ class EventStash:
         return arrays
 
     def _place(self, feat: str, frame: int, rows: slice, data: Any) -> None:
-        array = self.events.get(feat)
+        array = self._events.get(feat)
         if is_contour(feat):
             if array is None:
-                array = self.events[feat] = [None] * self.size
+                array = self._events[feat] = [None] * self.size
             array[rows] = data
             return
         if array is None:
             array = np.zeros((self.size, *data.shape[1:]), dtype=data.dtype)
-            self.events[feat] = array
+            self._events[feat] = array
         if array.dtype == data.dtype:
             array[rows] = data
         else:
@@ -365,7 +394,7 @@ class EventStash:
             others = {frame: data for frame, _, data in found if frame < n_frames}
             if not others:
                 continue
-            array: AnyArray = self.events[feat]
+            array: AnyArray = self._events[feat]
             is_mask = feat == "mask"
             dtype = np.dtype(np.uint8) if is_mask else others.get(frames[0], array).dtype
             unified[feat] = np.zeros(array.shape, dtype=dtype)
@@ -391,6 +420,11 @@ class _MisfitError(EventError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+def _item_shapes(layout: Layout) -> dict[str, tuple[int, ...]]:
+    """Shape of one event of each feature, contours included, in the layout's order."""
+    return {feat: layout.item_shapes.get(feat, ()) for feat in layout.names}
 
 
 def _as_rows(feat: str, value: Any) -> Any:

@@ -1,0 +1,132 @@
+"""Rows 10 and 13: long recordings, and how many cores one writer could keep busy."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from measure import Context, Row, in_turn
+from producers import SPAWN, Crew, Task, new_counts
+from recordings import nbytes, recording, scalars, without
+from storing import chunks_of, codec_alone
+from streaming import N_PRODUCERS, write_stream
+
+from dcwrite import QueueWriterThread
+from dcwrite.stream.channel import EventQueue
+
+__all__ = ["lengths", "serial_fraction"]
+
+
+def lengths(context: Context) -> Iterator[Row]:
+    """Row 10: events per second must not depend on how many come."""
+    sizes = [context.size(full, quick) for full, quick in ((10**4, 200), (10**5, 400), (10**6, 800))]
+    repeats = [context.size(full, 1) for full in (5, 3, 1)]
+    events = scalars(2000, 8)
+    jobs = [n_frames for n_frames, n in zip(sizes, repeats, strict=True) for _ in range(n)]
+    tasks = [
+        Task(EventQueue(producers=N_PRODUCERS), new_counts(n_frames))
+        for n_frames in (sizes[0], *jobs)
+    ]
+    rates: dict[int, list[float]] = {n_frames: [] for n_frames in sizes}
+    with (
+        context.scratch(in_memory=True) as folder,
+        Crew(folder, events, tasks, N_PRODUCERS) as crew,
+    ):
+        write_stream(QueueWriterThread, folder / "out.rtdc", crew, tasks, 0)
+        for number, n_frames in enumerate(jobs, start=1):
+            seconds = write_stream(QueueWriterThread, folder / "out.rtdc", crew, tasks, number)
+            rates[n_frames].append(n_frames / seconds)
+    medians = {n_frames: statistics.median(values) for n_frames, values in rates.items()}
+    for n_frames in sizes:
+        yield Row(
+            "10",
+            f"EventQueue to file, 8 scalars, {n_frames:,} events",
+            "events/s",
+            ours=medians[n_frames],
+            limited_by="writer's Python per event",
+            samples={"ours": rates[n_frames]},
+        )
+    flatness = min(medians.values()) / max(medians.values())
+    yield Row(
+        "10",
+        "slowest of these lengths as compared with the fastest",
+        "",
+        ours=flatness,
+        ratio=flatness,
+        at_least=0.85,
+        limited_by="start and end of the shortest",
+    )
+
+
+class ClockedWriter(QueueWriterThread):
+    """A writer that notes the processor time of its two threads, those that encode left out."""
+
+    collecting_s = writing_s = 0.0
+
+    def run(self, *args: Any, **kwargs: Any) -> None:
+        super().run(*args, **kwargs)
+        self.collecting_s = time.thread_time()
+
+    def _count(self, n_events: int, n_frames: int) -> None:
+        super()._count(n_events, n_frames)
+        self.writing_s = time.thread_time()  # called by the thread that writes
+
+
+def serial_fraction(context: Context) -> Iterator[Row]:
+    """Row 13: what the threads of one writer that do not encode could feed at most."""
+    events = recording(context.size(3000, 300))
+    for name, chosen in (("3 images", events), ("mask", without(events, "image", "image_bg"))):
+        yield from _serial(context, f"48 scalars + {name}", chosen)
+
+
+def _serial(context: Context, title: str, events: dict[str, Any]) -> Iterator[Row]:
+    n_frames = context.size(6000, 300)
+    n_held = len(events["deform"])
+    tasks = [
+        Task(EventQueue(producers=N_PRODUCERS), new_counts(n_frames))
+        for _ in range(context.rounds)
+    ]
+    collecting, writing = [], []
+    with context.scratch() as folder, Crew(folder, events, tasks, N_PRODUCERS) as crew:
+        path = folder / "out.rtdc"
+        for number in range(len(tasks)):
+            c_s, w_s = _clocked(path, crew, tasks, number, max(2, context.threads))
+            collecting.append(c_s / n_frames)
+            writing.append(w_s / n_frames)
+    encode: Callable[[], float] = codec_alone(chunks_of(events), 1)
+    encoding = [
+        seconds / n_held for seconds in in_turn({"one thread": encode}, context.rounds)["one thread"]
+    ]
+    serial_s = statistics.median(collecting) + statistics.median(writing)
+    encoding_s = statistics.median(encoding)
+    event_bytes = nbytes(events) / n_held
+    yield Row(
+        "13",
+        f"outside the codec, {title}; peer: in the codec, 1 thread",
+        "us/event",
+        ours=serial_s * 1e6,
+        peer=encoding_s * 1e6,
+        ratio=serial_s / (serial_s + encoding_s),
+        limited_by="one writer's two threads, together",
+        note=f"collecting {statistics.median(collecting) * 1e6:.0f}, "
+        f"writing {statistics.median(writing) * 1e6:.0f}; at most "
+        f"{event_bytes / serial_s / 1e9:.2f} GB/s or {1 / serial_s:,.0f} events/s, with "
+        f"{encoding_s / serial_s:.1f} cores that encode; ratio: serial fraction",
+        samples={"collecting": collecting, "writing": writing, "encoding": encoding},
+    )
+
+
+def _clocked(
+    path: Path, crew: Crew, tasks: list[Task], number: int, threads: int
+) -> tuple[float, float]:
+    found: list[ClockedWriter] = []
+
+    def make(**options: Any) -> ClockedWriter:
+        found.append(ClockedWriter(**options))
+        return found[-1]
+
+    write_stream(make, path, crew, tasks, number, threads=threads)
+    return found[-1].collecting_s, found[-1].writing_s
