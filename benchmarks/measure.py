@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import h5py
 import hdf5plugin  # noqa: F401 - registers the filters
@@ -161,7 +161,7 @@ class Stopwatch:
         self.seconds = 0.0
         self._start = 0.0
 
-    def __enter__(self) -> Stopwatch:
+    def __enter__(self) -> Self:
         self._start = time.perf_counter()
         return self
 
@@ -249,7 +249,7 @@ def size_bytes(path: Path) -> int:
 
 
 def read_events(path: Path, n_events: int | None = None) -> dict[str, np.ndarray[Any, Any]]:
-    """Read all features, or their first events, with plain h5py, filters and checksums included."""
+    """Read all features, or their first events, with h5py: filters and checksums included."""
     with h5py.File(path) as h5:
         return {name: dset[:n_events] for name, dset in h5["events"].items()}
 

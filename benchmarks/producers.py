@@ -126,8 +126,7 @@ def _produce(
     arrays = {feat: np.load(folder / f"{feat}.npy") for feat in features}
     n_held = len(next(iter(arrays.values())))
     held = [
-        {feat: data[index : index + 1] for feat, data in arrays.items()}
-        for index in range(n_held)
+        {feat: data[index : index + 1] for feat, data in arrays.items()} for index in range(n_held)
     ]
     pipe.send("ready")
     while (which := pipe.recv()) is not None:

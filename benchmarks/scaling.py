@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from measure import Context, Row, in_turn
-from producers import SPAWN, Crew, Task, new_counts
+from producers import Crew, Task, new_counts
 from recordings import nbytes, recording, scalars, without
 from storing import chunks_of, codec_alone
 from streaming import N_PRODUCERS, write_stream
@@ -22,7 +22,8 @@ __all__ = ["lengths", "serial_fraction"]
 
 def lengths(context: Context) -> Iterator[Row]:
     """Row 10: events per second must not depend on how many come."""
-    sizes = [context.size(full, quick) for full, quick in ((10**4, 200), (10**5, 400), (10**6, 800))]
+    pairs = ((10**4, 200), (10**5, 400), (10**6, 800))
+    sizes = [context.size(full, quick) for full, quick in pairs]
     repeats = [context.size(full, 1) for full in (5, 3, 1)]
     events = scalars(2000, 8)
     jobs = [n_frames for n_frames, n in zip(sizes, repeats, strict=True) for _ in range(n)]
@@ -97,9 +98,8 @@ def _serial(context: Context, title: str, events: dict[str, Any]) -> Iterator[Ro
             collecting.append(c_s / n_frames)
             writing.append(w_s / n_frames)
     encode: Callable[[], float] = codec_alone(chunks_of(events), 1)
-    encoding = [
-        seconds / n_held for seconds in in_turn({"one thread": encode}, context.rounds)["one thread"]
-    ]
+    seconds = in_turn({"encode": encode}, context.rounds)["encode"]
+    encoding = [value / n_held for value in seconds]
     serial_s = statistics.median(collecting) + statistics.median(writing)
     encoding_s = statistics.median(encoding)
     event_bytes = nbytes(events) / n_held

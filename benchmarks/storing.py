@@ -165,7 +165,7 @@ def compare(
 
 def batches_of_500(context: Context) -> Iterator[Row]:
     """Row 1: images, masks and 48 scalars in batches of 500."""
-    events = without(recording(context.size(3000, 300)), "image_bg")
+    events = without(recording(context.size(4000, 300)), "image_bg")
     title = "store, 48 scalars + image + mask, batches of 500"
     row, samples = compare(
         context, "1", title, events, 500, at_least=1.9, limited_by="codec of `image`"

@@ -119,9 +119,7 @@ def multiprocessing_queue(context: Context) -> Iterator[Row]:
             return drain(crew, tasks, number)
         if name == "peer":
             return write_stream(peer_class, path, crew, tasks, number)
-        return write_stream(
-            QueueWriterThread, path, crew, tasks, number, threads=context.threads
-        )
+        return write_stream(QueueWriterThread, path, crew, tasks, number, threads=context.threads)
 
     ways = dict.fromkeys(("ours", "peer", "limit"), (SPAWN.Queue, n_frames))
     samples, note = run_streams(
@@ -164,7 +162,7 @@ def full_events(context: Context) -> Iterator[Row]:
         events,
         {
             "ours": (context.size(6000, 300), {}, 3.0),
-            "live": (context.size(12_000, 300), {"compression": "live"}, 8.0),
+            "live": (context.size(24_000, 300), {"compression": "live"}, 8.0),
         },
         context.size(3000, 300),
         "codec of `image`",

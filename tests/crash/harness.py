@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import functools
+import gc
 import json
 import logging
 import mmap
@@ -419,14 +420,23 @@ class Shared:
         self._memory[8:16] = len(data).to_bytes(8, "little")
 
 
-def fork(work: Callable[[], None]) -> int:
-    """Start a child that ends through the interpreter's end."""
+def fork(work: Callable[[], None], *, at_once: bool = False) -> int:
+    """Start a child that ends through the interpreter's end, or at once: those that only look."""
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
     if pid == 0:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        work()
+        try:
+            work()
+        except BaseException:
+            traceback.print_exc()
+            if at_once:
+                sys.stderr.flush()
+                os._exit(1)
+            raise
+        if at_once:
+            os._exit(0)
         sys.exit(0)
     return pid
 
@@ -449,7 +459,7 @@ def in_child(shared: Shared, work: Callable[[], dict[str, Any]]) -> dict[str, An
     def do() -> None:
         shared.text = work()
 
-    status = reap(fork(do))
+    status = reap(fork(do, at_once=True))
     result = shared.text
     if status:
         result.setdefault("wrong", []).append(f"the checking child ended with {status}")
@@ -796,7 +806,7 @@ def look_at(path: Path) -> dict[str, str]:
             total = 0
             for name in recording.features:
                 feature = recording[name]
-                items = feature.values() if name == "trace" else [feature]
+                items = feature.values() if isinstance(feature, dict) else [feature]
                 for item in items:
                     try:
                         total += len(item[:5])
@@ -1016,6 +1026,8 @@ def main() -> None:
     spec = Spec(**task["spec"])
     frames(spec)
     expected(spec)
+    gc.collect()
+    gc.freeze()
     series = {"fail_sweep": fail_sweep, "kills": kills, "replay_sweep": replay_sweep, "full_disk": full_disk, "recover_kills": recover_kills, "hostile_files": hostile_files, "fuzz": fuzz, "bit_flips": bit_flips}[task["name"]]
     for trial in series(spec, Path(task["folder"]), **task["options"]):
         print(json.dumps(asdict(trial)), flush=True)

@@ -13,6 +13,11 @@ import pytest
 import dcwrite
 from dcwrite.format.basin import basin_lines, parse_basin
 
+from .judge import PEER_REASON
+
+pytest.importorskip("dclab", reason=PEER_REASON)
+pytest.importorskip("dcnum.write", reason=PEER_REASON)
+
 pytestmark = pytest.mark.peer
 
 

@@ -109,28 +109,39 @@ def streams(draw: st.DrawFn) -> tuple[list[int], list[tuple[int, dict[str, Any],
     return counts, items
 
 
-@given(stream=streams(), mixed=st.booleans())
-def test_packed_or_not_is_the_same(stream: Any, mixed: bool) -> None:
-    """All packed, or some: the same arrays, errors and leading frames, also in a second range."""
+class FeatureByFeature(EventStash):
+    """A stash that looks at each feature of each frame by itself."""
+
+    def _add_alike(self, *_: Any) -> bool:
+        return False
+
+
+@given(stream=streams(), how=st.sampled_from(["packed", "mixed", "plain"]))
+def test_packed_or_not_is_the_same(stream: Any, how: str) -> None:
+    """All, some or none packed: the same arrays, errors and leading frames, in two ranges."""
     counts, items = stream
     plain_schema, packed_schema = Schema(), Schema()
     for offset in (0, len(counts)):
         plain = [(index + offset, events) for index, events, _ in items]
         some = [
-            (index + offset, events if mixed and keep else packed(events))
+            (
+                index + offset,
+                events if how == "plain" or (how == "mixed" and keep) else packed(events),
+            )
             for index, events, keep in items
         ]
-        expected = outcome(EventStash(offset, counts, schema=plain_schema), plain)
+        expected = outcome(FeatureByFeature(offset, counts, schema=plain_schema), plain)
         found = outcome(EventStash(offset, counts, schema=packed_schema), some)
         assert_equal(found, expected)
 
 
-def test_the_fast_path_is_taken() -> None:
+@pytest.mark.parametrize("form", [packed, dict], ids=["packed", "plain"])
+def test_the_fast_path_is_taken(form: Any) -> None:
     stash = EventStash(0, [2, 0, 1])
-    stash.add_events(2, packed(frame(2)))
-    assert not stash.events
+    stash.add_events(2, form(frame(2)))
+    assert not stash._events
     assert stash._packed is not None
-    stash.add_events(0, packed(frame(0, 2)))
+    stash.add_events(0, form(frame(0, 2)))
     assert stash.is_complete()
     assert stash._packed is None
     for feat, data in frame(2).items():
@@ -138,6 +149,14 @@ def test_the_fast_path_is_taken() -> None:
         np.testing.assert_array_equal(stash.events[feat], expected)
         assert stash.events[feat].flags.owndata
         assert stash.events[feat].flags.writeable
+
+
+def test_a_look_in_between() -> None:
+    stash = EventStash(0, [2, 1])
+    stash.add_events(1, frame(1))
+    assert stash.events["deform"].tolist() == [0, 0, 10 / 8]
+    stash.add_events(0, frame(0, 2))
+    assert stash.events["deform"].tolist() == [0, 1 / 8, 10 / 8]
 
 
 def test_require_feature_in_between() -> None:

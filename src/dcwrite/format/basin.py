@@ -28,6 +28,8 @@ FORMATS: Final = {
     "internal": frozenset({"h5dataset", "h5datasetchop"}),
     "remote": frozenset({"http", "s3", "dcor"}),
 }
+#: Each is looked for on the disk.
+MAX_LOCATIONS: Final = 1000
 #: A description longer than this is not one (the longest real ones have some kilobytes).
 MAX_TEXT_BYTES: Final = 4 * 1024**2
 
@@ -174,6 +176,10 @@ def parse_basin(lines: Iterable[bytes | str], where: str = "basin") -> Basin:
     kind = _text(data, "type", where)
     form = _text(data, "format", where)
     locations = _texts(data, "urls" if kind == "remote" else "paths", where)
+    if len(locations or ()) > MAX_LOCATIONS:
+        raise BasinError(
+            f"{where}: expected at most {MAX_LOCATIONS} locations, got {len(locations or ())}"
+        )
     if not locations and kind in FORMATS:
         raise BasinError(f"{where}: expected at least one location, got none")
     mapping = data.get("mapping")

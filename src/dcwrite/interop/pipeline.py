@@ -225,13 +225,13 @@ class _PipelineWriter(QueueWriterBase):
             worker.slot_register.state = "q"
         deadline = time.monotonic() + RELEASE_S
         while (running := list(filter(_is_running, workers))) and time.monotonic() < deadline:
-            if not self._throw_items_away(running):
+            if not self._throw_items_away(running, deadline):
                 running[0].join(TICK_S)
         for worker in running:
             if hasattr(worker, "terminate"):
                 worker.terminate()
 
-    def _throw_items_away(self, workers: Sequence[Any]) -> bool:
+    def _throw_items_away(self, workers: Sequence[Any], deadline: float) -> bool:
         """Empty the pipe, whatever lock or half a message the dead writer has left there.
 
         Returns when the pipe is empty for a moment, or one of the processes has ended. False:
@@ -244,6 +244,8 @@ class _PipelineWriter(QueueWriterBase):
         with suppress(OSError, ValueError):
             while wait([reader, *sentinels], TICK_S) == [reader]:
                 os.read(reader.fileno(), 1024**2)
+                if time.monotonic() > deadline:
+                    break
             return True
         return False
 

@@ -242,14 +242,16 @@ class GrowingDataset:
         length = self.dset.id.shape[0]
         with storage_errors(self._path, self._doing):
             try:
-                # no row more than the chunk's first before it is written: where an unfinished
-                # chunk is replaced and the disk refuses, HDF5 cannot take the rows back again
-                if length <= start:
-                    self._extend(start + 1)
+                # where an unfinished chunk is replaced no row more before it is written: if the
+                # disk refuses, HDF5 cannot take the rows back again
+                stop = max(length, min(start + self.chunk_events, self.n_events))
+                replaces = length > start
+                if length < stop and not replaces:
+                    self._extend(stop)
                 self.dset.id.write_direct_chunk(offset, stored)
                 info = self._require_indexed(offset)
-                if length < start + self.chunk_events:
-                    self._extend(max(length, min(start + self.chunk_events, self.n_events)))
+                if length < stop and replaces:
+                    self._extend(stop)
             except BaseException:
                 self._shrink_quietly(length)  # no rows without data
                 raise

@@ -35,7 +35,14 @@ from ..format.basin import (
 from ..format.features import as_mapping, is_basinmap, to_stored
 from ..format.identifier import identifier_from_attributes, readers_agree
 from ..format.text import decode_lines, encode_lines
-from .hdf5 import open_for_reading, storage_errors
+from .hdf5 import (
+    content_errors,
+    open_for_reading,
+    own_item,
+    read_whole,
+    storage_errors,
+)
+from .objects import copy_object
 from .whole_file import refuse_same_file, whole_file
 
 if TYPE_CHECKING:
@@ -86,7 +93,7 @@ def list_basins(h5: h5py.File) -> list[tuple[str, Basin]]:
 
 def scan_basins(h5: h5py.File) -> list[tuple[str, Basin | BasinError]]:
     """As `list_basins`, with the error in place of a description that is not right."""
-    group = h5.get("basins")
+    group = own_item(h5, "basins")
     found: list[tuple[str, Basin | BasinError]] = []
     for key in group if isinstance(group, h5py.Group) else ():
         try:
@@ -106,12 +113,12 @@ def _search_order(item: tuple[str, Basin | BasinError]) -> tuple[bool, str, str]
 
 def _read_basin(group: h5py.Group, key: str) -> Basin:
     where = f"basin '{key}' in '{group.file.filename}'"
-    dset = group.get(key)
+    dset = own_item(group, key)
     if not isinstance(dset, h5py.Dataset) or dset.ndim > 1 or dset.dtype.kind not in "SO":
         raise BasinError(f"{where}: expected a dataset of text lines")
     if dset.size * max(1, dset.dtype.itemsize) > 64 * 1024**2:
         raise BasinError(f"{where}: expected a text, got {dset.size} lines")
-    return parse_basin(np.atleast_1d(dset[()]).tolist(), where)
+    return parse_basin(np.atleast_1d(read_whole(dset)).tolist(), where)
 
 
 @contextmanager
@@ -278,7 +285,7 @@ def _put(
             made.append(f"{BASIN_GROUP}/{feat}")
             if isinstance(data, (h5py.Dataset, h5py.Group)):
                 target = h5.require_group(BASIN_GROUP)
-                h5py.h5o.copy(data.parent.id, _base_name(data), target.id, feat.encode())
+                copy_object(data.parent, _base_name(data), target, feat)
             else:
                 writer.store_feature_chunk(feat, data, group_name=BASIN_GROUP)
         return describe_basin(writer, basin, text, made)
@@ -299,8 +306,8 @@ def describe_basin(
     return key
 
 
-def _base_name(item: h5py.Dataset | h5py.Group) -> bytes:
-    return str(item.name).rsplit("/", 1)[1].encode()
+def _base_name(item: h5py.Dataset | h5py.Group) -> str:
+    return str(item.name).rsplit("/", 1)[1]
 
 
 def copy_basins(h5_src: h5py.File, h5_dst: h5py.File, internal_basins: bool = True) -> None:
@@ -340,7 +347,8 @@ def copy_basins(h5_src: h5py.File, h5_dst: h5py.File, internal_basins: bool = Tr
                 stacklevel=2,
             )
         elif basin.type != "internal" or internal_basins:
-            plans.append(_plan_copy(h5_src, h5_dst, key, basin))
+            with content_errors(h5_src.filename, f"reading basin '{basin.name}'"):
+                plans.append(_plan_copy(h5_src, h5_dst, key, basin))
     with HDF5Writer(h5_dst) as writer:
         for basin, indices, arrays, text in plans:
             _put(writer, basin, indices, arrays, text)
@@ -377,10 +385,10 @@ def _plan_copy(
         if path not in h5_src:
             raise BasinError(f"{what}: expected its mapping '{path}' in the file, got none")
         try:
-            indices = as_mapping(h5_src[path][:], n_source, f"{what}: mapping")
+            indices = as_mapping(read_whole(h5_src[path]), n_source, f"{what}: mapping")
         except ValueError as exc:
             raise BasinError(str(exc)) from exc
-    text: str | None = "\n".join(decode_lines(np.atleast_1d(h5_src["basins"][key][()]).tolist()))
+    text: str | None = "\n".join(decode_lines(np.atleast_1d(read_whole(h5_src["basins"][key])).tolist()))
     locations = _reachable_locations(basin, Path(h5_src.filename), Path(h5_dst.filename))
     if locations != basin.locations:
         basin, text = replace(basin, locations=locations), None
@@ -483,5 +491,6 @@ def create_with_basins(
 
 def _provided_features(h5: h5py.File) -> list[str]:
     """Features that a file provides as a basin: its own and those of its internal basins."""
-    names = {*h5.get("events", {}), *h5.get(BASIN_GROUP, {})}
-    return sorted(name for name in names if not is_basinmap(name))
+    groups = [own_item(h5, "events"), own_item(h5, BASIN_GROUP)]
+    names = {name for group in groups if isinstance(group, h5py.Group) for name in group}
+    return sorted(name for name in names if isinstance(name, str) and not is_basinmap(name))

@@ -21,7 +21,15 @@ from ..format.features import as_mapping, mask_to_stored
 from ..format.identifier import as_text
 from ..format.text import decode_lines, encode_lines
 from .encoder import ChunkCodec, EncoderPool
-from .hdf5 import datasets_of, storage_errors
+from .hdf5 import (
+    content_errors,
+    datasets_of,
+    own_item,
+    read_whole,
+    refuse_unsafe_sources,
+    storage_errors,
+)
+from .objects import copy_object
 from .rows import blocks_of_rows, take_rows
 from .writer import HDF5Writer
 
@@ -74,26 +82,36 @@ def copy_features(
     """
     with storage_errors(h5_dst.filename, "creating the group 'events'"):
         out = h5_dst.require_group("events")
-    source = h5_src.get("events", {})
+    source = own_item(h5_src, "events")
+    if not isinstance(source, h5py.Group):
+        source = {}
     for feat in features:
-        if feat not in source:
+        with content_errors(h5_src.filename, "looking for features"):
+            is_there = feat in source
+        if not is_there:
             raise FeatureNotFoundError(
                 f"feature '{feat}': object '{feat}' doesn't exist in 'events' of "
                 f"'{h5_src.filename}'; it has {sorted(source)}"
             )
-    plans = [(feat, _mapping_for(feat, source[feat], mapping)) for feat in features]
+    with content_errors(h5_src.filename, "reading the features"):
+        plans = [(feat, _mapping_for(feat, source[feat], mapping)) for feat in features]
     pool = EncoderPool(threads)
     try:
         for feat, indices in plans:
             if feat in out:
-                if not _is_identical(source[feat], out[feat], indices, pool):
+                with content_errors(h5_src.filename, f"comparing '{feat}'"):
+                    same = _is_identical(source[feat], out[feat], indices, pool)
+                if not same:
                     raise EventError(
                         f"Output file {h5_dst.filename} already contains the feature {feat} with "
                         f"other data; remove it, or leave it out of `features`"
                     )
                 continue
             try:
-                with storage_errors(h5_dst.filename, f"copying '{feat}'"):
+                with (
+                    content_errors(h5_src.filename, f"copying '{feat}'"),
+                    storage_errors(h5_dst.filename, f"copying '{feat}'"),
+                ):
                     _copy_one(source, out, feat, indices, ds_kwds, threads, pool)
             except BaseException:
                 with suppress(KeyError, OSError, RuntimeError):
@@ -102,7 +120,8 @@ def copy_features(
     finally:
         pool.close()
     if features and _EVENT_COUNT in h5_dst.attrs:
-        count = _length(out[features[0]])
+        with content_errors(h5_src.filename, "counting the events"):
+            count = _length(out[features[0]])
         if h5_dst.attrs[_EVENT_COUNT] != count:
             h5_dst.attrs[_EVENT_COUNT] = count
 
@@ -113,7 +132,8 @@ def _length(item: h5py.Dataset | h5py.Group) -> int:
         return int(item.shape[0])
     if str(item.name).endswith("/contour"):
         return len(item)
-    return min((int(dset.shape[0]) for dset in item.values()), default=0)
+    dsets = [dset for dset in item.values() if isinstance(dset, h5py.Dataset)]
+    return min((int(dset.shape[0]) for dset in dsets), default=0)
 
 
 def _mapping_for(
@@ -125,6 +145,9 @@ def _mapping_for(
             f"feature '{feat}': only dataset-based features are supported, and the groups 'trace' "
             f"and 'contour'; got a group"
         )
+    for dset in item.values() if isinstance(item, h5py.Group) else [item]:
+        if isinstance(dset, h5py.Dataset):
+            refuse_unsafe_sources(dset)
     if mapping is not None:
         return as_mapping(mapping, _length(item), f"mapping of feature '{feat}'")
     if isinstance(item, h5py.Dataset) and (
@@ -144,13 +167,13 @@ def _copy_one(
     pool: EncoderPool,
 ) -> None:
     if indices is None:
-        h5py.h5o.copy(source.id, feat.encode(), out.id, feat.encode())
+        copy_object(source, feat, out, feat)
         return
     item = source[feat]
     if feat == "contour":
         target = out.create_group(feat)
         for number, index in enumerate(indices):
-            h5py.h5o.copy(item.id, str(int(index)).encode(), target.id, str(number).encode())
+            copy_object(item, str(int(index)), target, str(number))
         _copy_attributes(item, target)
         return
     names = [feat] if isinstance(item, h5py.Dataset) else [f"{feat}/{name}" for name in item]
@@ -249,7 +272,10 @@ def copy_metadata(h5_src: h5py.File, h5_dst: h5py.File, *, keep_empty: bool = Fa
     StorageError
         The disk refused.
     """
-    with storage_errors(h5_dst.filename, "copying metadata"):
+    with (
+        content_errors(h5_src.filename, "copying metadata"),
+        storage_errors(h5_dst.filename, "copying metadata"),
+    ):
         for key, value in h5_src.attrs.items():
             if key not in h5_dst.attrs:
                 h5_dst.attrs[key] = value
@@ -258,7 +284,7 @@ def copy_metadata(h5_src: h5py.File, h5_dst: h5py.File, *, keep_empty: bool = Fa
             if len(lengths) == 1 and h5_dst.attrs[_EVENT_COUNT] not in lengths:
                 h5_dst.attrs[_EVENT_COUNT] = lengths.pop()
         for topic in ("logs", "tables"):
-            group = h5_src.get(topic)
+            group = own_item(h5_src, topic)
             if isinstance(group, h5py.Group):
                 for name in group:
                     _copy_text_or_table(group, h5_dst.require_group(topic), name, keep_empty)
@@ -267,24 +293,25 @@ def copy_metadata(h5_src: h5py.File, h5_dst: h5py.File, *, keep_empty: bool = Fa
 def _copy_text_or_table(
     source: h5py.Group, target: h5py.Group, name: str, keep_empty: bool
 ) -> None:
-    item = source.get(name)
+    item = own_item(source, name)
     if item is None or name in target:
         return  # a broken link, or the output has it
     if not isinstance(item, h5py.Dataset):
-        h5py.h5o.copy(source.id, name.encode(), target.id, name.encode())
+        copy_object(source, name, target, name)
         return
     if item.shape is None or (item.size == 0 and not keep_empty):
         return
     if item.dtype.hasobject and item.dtype.names is not None:
-        h5py.h5o.copy(source.id, name.encode(), target.id, name.encode())  # texts in a table
+        copy_object(source, name, target, name)  # texts in a table
     else:
-        data = np.atleast_1d(item[()])
+        data = np.atleast_1d(read_whole(item))
         if item.dtype.hasobject:
             data = encode_lines(decode_lines(data.ravel().tolist()), f"log '{name}'")
         maxshape = None if data.size else (None, *data.shape[1:])
-        target.create_dataset(
+        dset = target.create_dataset(
             name, data=data, maxshape=maxshape, chunks=True, **set_default_filter_kwargs()
         )
+        dset.flush()  # an error of the disk is lost when it comes with the handle's end
         for key, value in item.attrs.items():
             with suppress(TypeError):
                 target[name].attrs[key] = value

@@ -15,8 +15,8 @@ from typing import Any, Final
 import h5py
 import numpy as np
 
-from .hdf5 import dataset_filters, datasets_of
-from .recording import BasinStatus, Recording, own_item
+from .hdf5 import content_errors, dataset_filters, datasets_of, own_item
+from .recording import BasinStatus, Recording
 
 __all__ = ["Description", "FeatureInfo", "describe"]
 
@@ -130,26 +130,29 @@ def describe(
         As for `Recording`.
     """
     with Recording(path, basin_roots=basin_roots) as recording:
-        events = recording.h5["events"]
-        features = [
-            _feature_info(name, dset) for name, dset in sorted(datasets_of(events).items())
-        ]
-        contour = own_item(events, "contour")
-        if isinstance(contour, h5py.Group):
-            features.append(_contour_info(contour))
-        return Description(
-            path=recording.path,
-            size_bytes=recording.path.stat().st_size,
-            n_events=len(recording),
-            features=sorted(features, key=lambda info: info.name),
-            metadata=recording.metadata,
-            logs={name: len(lines) for name, lines in recording.logs.items()},
-            tables={
-                name: (len(np.atleast_1d(table)), len(table.dtype.names or ()))
-                for name, table in recording.tables.items()
-            },
-            basins=recording.basins,
-        )
+        with content_errors(recording.path, "describing the file"):
+            return _describe(recording)
+
+
+def _describe(recording: Recording) -> Description:
+    events = recording.h5["events"]
+    features = [_feature_info(name, dset) for name, dset in sorted(datasets_of(events).items())]
+    contour = own_item(events, "contour")
+    if isinstance(contour, h5py.Group):
+        features.append(_contour_info(contour))
+    return Description(
+        path=recording.path,
+        size_bytes=recording.path.stat().st_size,
+        n_events=len(recording),
+        features=sorted(features, key=lambda info: info.name),
+        metadata=recording.metadata,
+        logs={name: len(lines) for name, lines in recording.logs.items()},
+        tables={
+            name: (np.atleast_1d(table).shape[0], len(np.asarray(table).dtype.names or ()))
+            for name, table in recording.tables.items()
+        },
+        basins=recording.basins,
+    )
 
 
 def _feature_info(name: str, dset: h5py.Dataset) -> FeatureInfo:

@@ -359,6 +359,10 @@ class EventStore:
 
     # -- for streams --------------------------------------------------------------------------
 
+    def bound_waiting(self, max_bytes: int) -> None:
+        """Let at most so many bytes wait in chunks that are being encoded, plus one chunk."""
+        self._behind.max_bytes = max(1, max_bytes)
+
     def watch_chunks(self, watcher: ChunkWatcher) -> None:
         """Have each chunk told that was written: dataset, row, offset, size, CRC-32."""
         self._behind.watcher = watcher
@@ -415,9 +419,7 @@ class EventStore:
 
 
 def _is_converted(array: npt.NDArray[Any], data: Any) -> bool:
-    """Whether an array was made of the caller's (a mask of bool, say) and shares nothing with it."""
+    """Whether an array was made of the caller's (a mask of bool) and shares nothing with it."""
     return (
-        array is not data
-        and isinstance(data, np.ndarray)
-        and not np.may_share_memory(array, data)
+        array is not data and isinstance(data, np.ndarray) and not np.may_share_memory(array, data)
     )

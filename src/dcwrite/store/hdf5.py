@@ -23,6 +23,7 @@ from ..errors import DamagedFileError, DCWriteError, StorageError, UsageError
 __all__ = [
     "CHUNK_CACHE",
     "LIBVER",
+    "content_errors",
     "File",
     "dataset_filters",
     "datasets_of",
@@ -31,6 +32,10 @@ __all__ = [
     "identity",
     "open_for_reading",
     "open_for_writing",
+    "own_item",
+    "read_whole",
+    "refuse_far_data",
+    "refuse_unsafe_sources",
     "storage_errors",
 ]
 
@@ -42,6 +47,9 @@ File = h5py.File
 LIBVER: Final = ("v110", "latest")
 #: A chunk cache that holds the unfinished chunk of every feature.
 CHUNK_CACHE: Final = {"rdcc_nbytes": 10 * 1024**2, "rdcc_nslots": 1009, "rdcc_w0": 1.0}
+
+#: Texts, tables and mappings of more than this are not read.
+MAX_WHOLE_BYTES: Final = 1024**3
 
 _ERRNO = re.compile(r"errno = (\d+)")
 
@@ -75,6 +83,114 @@ def storage_errors(path: str | os.PathLike[str], doing: str) -> Iterator[None]:
         raise StorageError(
             code or errno_codes.EIO, f"{doing} failed: {reason}", os.fspath(path)
         ) from exc
+
+
+@contextmanager
+def content_errors(path: str | os.PathLike[str], doing: str) -> Iterator[None]:
+    """Turn whatever a file of strange content leads to into ours.
+
+    Parameters
+    ----------
+    path
+        File that is read.
+    doing
+        What is being done, for the message.
+
+    Raises
+    ------
+    DamagedFileError
+        The content is not what a recording has.
+    """
+    try:
+        yield
+    except DCWriteError:
+        raise
+    except (
+        ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError,
+        TypeError, ValueError,
+    ) as exc:  # fmt: skip
+        raise DamagedFileError(
+            f"'{path}': {doing} failed, the file is damaged or no recording "
+            f"({type(exc).__name__}: {str(exc)[:200]})"
+        ) from exc
+
+
+def own_item(group: h5py.Group, name: str) -> h5py.Dataset | h5py.Group | None:
+    """What a name in a group refers to, if it is in the same file; external links: None."""
+    try:
+        link = group.get(name, getlink=True)
+        if link is None or isinstance(link, h5py.ExternalLink):
+            return None
+        item = group[name]
+    except (KeyError, OSError, RuntimeError, ValueError):
+        return None
+    return item if isinstance(item, (h5py.Dataset, h5py.Group)) else None
+
+
+def refuse_far_data(dset: h5py.Dataset) -> None:
+    """Refuse a dataset whose data are not in the file: HDF5 would open whatever it names.
+
+    Raises
+    ------
+    DamagedFileError
+        The data are in other files, or are put together from other datasets.
+    """
+    if dset.is_virtual or dset.external:
+        raise DamagedFileError(
+            f"'{dset.file.filename}': expected the data of '{dset.name}' in the file, got a "
+            f"reference elsewhere, which is not followed"
+        )
+
+
+def refuse_unsafe_sources(dset: h5py.Dataset) -> None:
+    """Refuse data elsewhere that HDF5 might never come back from, or has no business with.
+
+    Raises
+    ------
+    DamagedFileError
+        They are not in regular files in or below the file's folder, or lead through further
+        virtual datasets, possibly in a circle.
+    """
+    names = [name for name, _offset, _size in dset.external or ()]
+    if dset.is_virtual:
+        for source in dset.virtual_sources():
+            if source.file_name != ".":
+                names.append(source.file_name)
+                continue
+            inner = dset.file.get(source.dset_name)
+            if isinstance(inner, h5py.Dataset) and not inner.is_virtual:
+                continue
+            raise DamagedFileError(
+                f"'{dset.file.filename}': '{dset.name}' is put together from "
+                f"'{source.dset_name}', which holds no data itself; it is not read"
+            )
+    folder = Path(os.fsdecode(dset.file.filename)).resolve().parent
+    for name in map(os.fsdecode, names):
+        path = (folder / name).resolve()
+        if not path.is_file() or not path.is_relative_to(folder):
+            raise DamagedFileError(
+                f"'{dset.file.filename}': '{dset.name}' refers to '{name}': expected a regular "
+                f"file in the same folder or below it, which is not read otherwise"
+            )
+
+
+def read_whole(dset: h5py.Dataset) -> Any:
+    """All of a dataset that belongs into memory: a text, a table, a mapping.
+
+    Raises
+    ------
+    DamagedFileError
+        It is larger than 1 GiB, not in the file, or cannot be read.
+    """
+    where = f"'{dset.file.filename}': '{dset.name}'"
+    refuse_far_data(dset)
+    size = (dset.size or 0) * max(1, dset.dtype.itemsize)
+    if size > MAX_WHOLE_BYTES:
+        raise DamagedFileError(f"{where}: expected at most 1 GiB, got {size} bytes")
+    try:
+        return dset[()]
+    except (MemoryError, OSError, RuntimeError, TypeError, ValueError) as exc:
+        raise DamagedFileError(f"{where}: cannot be read ({exc})") from exc
 
 
 def open_for_writing(path: str | os.PathLike[str], mode: str) -> h5py.File:
@@ -223,11 +339,11 @@ def datasets_of(group: h5py.Group) -> dict[str, h5py.Dataset]:
     """All features of a group of events that are datasets, "trace/..." included, contours not."""
     found: dict[str, Any] = {}
     for name in group:
-        item = group.get(name)
+        item = own_item(group, name)
         if isinstance(item, h5py.Dataset):
             found[name] = item
         elif isinstance(item, h5py.Group) and name == "trace":
-            found.update(
-                {f"{name}/{sub}": item[sub] for sub in item if isinstance(item[sub], h5py.Dataset)}
-            )
+            for sub in item:
+                if isinstance(dset := own_item(item, sub), h5py.Dataset):
+                    found[f"{name}/{sub}"] = dset
     return found

@@ -13,6 +13,7 @@ by one that begins with all that still counts.
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
 import sys
@@ -30,6 +31,8 @@ import numpy.typing as npt
 from numcodecs.zstd import Zstd
 
 from ..errors import DamagedFileError, UsageError
+from ..format.basin import BASIN_GROUP
+from ..format.features import check_feature_name
 from .encoder import zstd_content_size
 from .hdf5 import storage_errors
 from .whole_file import sync_folder
@@ -59,6 +62,10 @@ CONTOURS: Final = -1
 REPLACE_BYTES: Final = 64 * 1024**2
 #: Level 1: rows of unfinished chunks are written some 300 MB/s fast, and are not kept.
 _BODY_CODEC: Final = Zstd(level=1)
+#: No chunk is larger (HDF5 allows 4 GiB).
+_MAX_CHUNK_BYTES: Final = 1024**3
+#: A Zstandard block of 4 bytes can stand for 128 KiB (RFC 8878, section 3.1.1.2).
+_MAX_RATIO: Final = 32 * 1024
 #: A head is text of a few kB; larger ones are damage.
 _MAX_HEAD_BYTES: Final = 64 * 1024**2
 
@@ -408,7 +415,7 @@ def read_journal(path: Path, since: JournalState | None = None) -> JournalState:
                     state = _opened(path, head)
                 elif state is not None:
                     _apply(state, head, body)
-            except (KeyError, TypeError, ValueError, IndexError) as exc:
+            except (LookupError, MemoryError, TypeError, ValueError, OverflowError) as exc:
                 raise DamagedFileError(
                     f"'{path}': a record with a right checksum cannot be understood ({exc!r})"
                 ) from exc
@@ -463,11 +470,14 @@ def _apply(state: JournalState, head: dict[str, Any], body: bytes) -> None:
             int(head["chunk_events"]),
             int(head["start_events"]),
         )
+        _check_feature(record)
         state.features[record.number] = record
     elif head["type"] == "commit":
         state.n_events = int(head["n_events"])
         state.n_frames = int(head["n_frames"])
         state.lengths = {int(number): int(length) for number, length in head["lengths"]}
+        if min(state.lengths.values(), default=0) < 0:
+            raise ValueError(f"expected lengths from 0 on, got {state.lengths}")
         for number, start, offset, size, checksum in head["chunks"]:
             state.chunks.setdefault(number, {})[start] = (offset, size, checksum)
         body = _unpacked(body, int(head["body_bytes"]))
@@ -482,10 +492,29 @@ def _apply(state: JournalState, head: dict[str, Any], body: bytes) -> None:
         state.n_commits += 1
 
 
+def _check_feature(record: FeatureRecord) -> None:
+    """What no writer writes would make recovery use up time or memory."""
+    dtype = np.dtype(record.dtype)
+    chunk_bytes = math.prod(record.item_shape) * dtype.itemsize * record.chunk_events
+    group_name, _, name = record.path.partition("/")
+    check_feature_name(name)
+    if (
+        group_name not in {"events", BASIN_GROUP}
+        or dtype.kind not in "biuf"
+        or record.chunk_events < 1
+        or record.start_events < 0
+        or min(record.item_shape, default=0) < 0
+        or chunk_bytes > _MAX_CHUNK_BYTES
+    ):
+        raise ValueError(f"expected a feature, got {record}")
+
+
 def _unpacked(body: bytes, size: int) -> bytes:
-    """Body of a commit; not larger than the journal says."""
+    """Body of a commit; not larger than the journal says, and than Zstandard can pack."""
     if not body:
         return b""
+    if size > len(body) * _MAX_RATIO:
+        raise ValueError(f"expected no {size} bytes in {len(body)}")
     if zstd_content_size(body) != size:
         raise ValueError(f"expected a body of {size} bytes")
     return bytes(_BODY_CODEC.decode(body))

@@ -7,6 +7,7 @@ caller allows); no network; a basin that refers back is not followed.
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,26 +34,26 @@ from ..format.features import as_mapping, is_basinmap
 from ..format.text import decode_lines
 from .basins import get_measurement_identifier, scan_basins
 from .encoder import ChunkCodec, EncoderPool
-from .hdf5 import datasets_of, open_for_reading
+from .hdf5 import (
+    content_errors,
+    datasets_of,
+    open_for_reading,
+    own_item,
+    read_whole,
+    refuse_far_data,
+)
 from .rows import take_rows
 
-__all__ = ["BasinStatus", "Contours", "Feature", "Recording", "own_item"]
+__all__ = ["BasinStatus", "Contours", "Feature", "Recording"]
 
 AnyArray = npt.NDArray[Any]
 
-#: Basins of basins of basins ... are followed that far.
+#: Basins of basins of basins ... are followed that far,
 MAX_DEPTH: Final = 10
-
-
-def own_item(group: h5py.Group, name: str) -> h5py.Dataset | h5py.Group | None:
-    """What a name in a group refers to, if it is in the same file; external links: None."""
-    link = group.get(name, getlink=True)
-    if link is None or isinstance(link, h5py.ExternalLink):
-        return None
-    try:
-        return group[name]
-    except (KeyError, OSError, RuntimeError):
-        return None
+#: and so many files are opened in all: files that refer to each other make many ways.
+MAX_FILES: Final = 100
+#: A chunk of more than this is not unpacked (the largest real ones have some 10 MiB).
+MAX_CHUNK_BYTES: Final = 1024**3
 
 
 class Feature:
@@ -89,7 +90,23 @@ class Feature:
         return np.asarray(self[:], dtype=dtype)
 
     def __getitem__(self, key: Any) -> Any:
-        """Events by index, slice, integer array or bool array; a mask comes as bool."""
+        """Events by index, slice, integer array or bool array; a mask comes as bool.
+
+        Raises
+        ------
+        DamagedFileError
+            The rows cannot be read.
+        """
+        try:
+            return self._get(key)
+        except (OSError, RuntimeError, ValueError) as exc:
+            if isinstance(exc, DCWriteError):
+                raise
+            raise DamagedFileError(
+                f"'{self._dset.file.filename}': '{self._dset.name}' cannot be read ({exc})"
+            ) from exc
+
+    def _get(self, key: Any) -> Any:
         if isinstance(key, (int, np.integer)):
             number = operator.index(key)
             if not -len(self) <= number < len(self):
@@ -160,7 +177,7 @@ class Contours(Sequence[AnyArray]):
             raise DamagedFileError(
                 f"'{self._group.file.filename}': expected the contour of event {row}, got none"
             )
-        return item[()]
+        return read_whole(item)
 
 
 @dataclass(slots=True)
@@ -249,10 +266,13 @@ class Recording(Mapping[str, Any]):
         live: bool = False,  # noqa: ARG002 - for __new__
         basin_roots: Iterable[str | os.PathLike[str]] = (),
         _visited: tuple[Path, ...] = (),
+        _opened: list[Path] | None = None,
     ) -> None:
         self.path = Path(path)
         self._roots = [Path(root).resolve() for root in basin_roots]
         self._visited = (*_visited, self.path.resolve())
+        #: files that were opened on the way, shared by all basins of basins
+        self._opened: list[Path] = [] if _opened is None else _opened
         self._statuses: list[BasinStatus] | None = None
         self.h5 = open_for_reading(self.path)
         try:
@@ -286,7 +306,12 @@ class Recording(Mapping[str, Any]):
     def own_features(self) -> list[str]:
         """Features whose data are in the file, mappings of basins included."""
         self._require_open()
-        return sorted(name for name in self._events if own_item(self._events, name) is not None)
+        with content_errors(self.path, "listing the features"):
+            return sorted(
+                name
+                for name in self._events
+                if isinstance(name, str) and own_item(self._events, name) is not None
+            )
 
     @property
     def features(self) -> list[str]:
@@ -324,6 +349,10 @@ class Recording(Mapping[str, Any]):
             A mapping points outside of its basin.
         """
         self._require_open()
+        with content_errors(self.path, f"looking for feature '{feat}'"):
+            return self._find(feat)
+
+    def _find(self, feat: str) -> Any:
         group, rows = self._locate(feat)
         item = own_item(group, feat)
         if isinstance(item, h5py.Dataset):
@@ -332,11 +361,21 @@ class Recording(Mapping[str, Any]):
             raise FeatureNotFoundError(f"'{self.path}': feature '{feat}' is a broken link")
         if feat == "contour":
             return Contours(item, _checked_rows(rows, len(item), feat, self.path))
-        return {name: self._feature(name, item[name], rows) for name in item}
+        traces = {name: own_item(item, name) for name in item}
+        return {
+            name: self._feature(name, dset, rows)
+            for name, dset in traces.items()
+            if isinstance(dset, h5py.Dataset)
+        }
 
     def _feature(self, name: str, dset: h5py.Dataset, rows: AnyArray | None) -> Feature:
         if dset.shape is None or dset.ndim == 0:
             raise DamagedFileError(f"'{self.path}': '{dset.name}' has no axis of events")
+        refuse_far_data(dset)
+        if dset.chunks and math.prod(dset.chunks) * dset.dtype.itemsize > MAX_CHUNK_BYTES:
+            raise DamagedFileError(
+                f"'{self.path}': '{dset.name}': expected chunks up to 1 GiB, got {dset.chunks}"
+            )
         return Feature(name, dset, _checked_rows(rows, dset.shape[0], name, self.path))
 
     def _locate(self, feat: str) -> tuple[h5py.Group, AnyArray | None]:
@@ -359,13 +398,14 @@ class Recording(Mapping[str, Any]):
 
     def lengths(self) -> dict[str, int]:
         """Number of events of each feature in the file, one entry per trace."""
-        found = {
-            name: int(dset.shape[0]) if dset.shape else 0
-            for name, dset in datasets_of(self._events).items()
-        }
-        contour = own_item(self._events, "contour")
-        if isinstance(contour, h5py.Group):
-            found["contour"] = len(contour)
+        with content_errors(self.path, "reading the lengths"):
+            found = {
+                name: int(dset.shape[0]) if dset.shape else 0
+                for name, dset in datasets_of(self._events).items()
+            }
+            contour = own_item(self._events, "contour")
+            if isinstance(contour, h5py.Group):
+                found["contour"] = len(contour)
         return found
 
     def check_consistent(self) -> None:
@@ -397,18 +437,19 @@ class Recording(Mapping[str, Any]):
         """Root attributes "section:key"; text as str, numbers as Python numbers."""
         self._require_open()
         found = {}
-        for key, value in self.h5.attrs.items():
-            if isinstance(value, bytes):
-                found[key] = value.decode("utf-8", "replace")
-            else:
-                found[key] = value.item() if isinstance(value, np.generic) else value
+        with content_errors(self.path, "reading the attributes"):
+            for key, value in self.h5.attrs.items():
+                if isinstance(value, bytes):
+                    found[key] = value.decode("utf-8", "replace")
+                else:
+                    found[key] = value.item() if isinstance(value, np.generic) else value
         return found
 
     @property
     def logs(self) -> dict[str, list[str]]:
         """Logs by name, as lines."""
         return {
-            name: decode_lines(np.atleast_1d(item[()]).ravel().tolist())
+            name: decode_lines(np.atleast_1d(read_whole(item)).ravel().tolist())
             for name, item in self._datasets("logs")
             if item.dtype.kind in "SO"
         }
@@ -416,7 +457,7 @@ class Recording(Mapping[str, Any]):
     @property
     def tables(self) -> dict[str, AnyArray]:
         """Tables by name, as structured arrays."""
-        return {name: item[()] for name, item in self._datasets("tables")}
+        return {name: read_whole(item) for name, item in self._datasets("tables")}
 
     @property
     def identifier(self) -> str | None:
@@ -427,7 +468,9 @@ class Recording(Mapping[str, Any]):
         self._require_open()
         group = own_item(self.h5, group_name)
         if isinstance(group, h5py.Group):
-            for name in group:
+            with content_errors(self.path, f"listing the {group_name}"):
+                names = list(group)
+            for name in names:
                 item = own_item(group, name)
                 if isinstance(item, h5py.Dataset) and item.shape is not None:
                     yield name, item
@@ -440,7 +483,8 @@ class Recording(Mapping[str, Any]):
         self._require_open()
         if self._statuses is None:
             self._statuses = []
-            self._statuses = [self._follow(key, found) for key, found in scan_basins(self.h5)]
+            with content_errors(self.path, "reading the basins"):
+                self._statuses = [self._follow(key, found) for key, found in scan_basins(self.h5)]
         return self._statuses
 
     def _follow(self, key: str, basin: Basin | BasinError) -> BasinStatus:
@@ -482,8 +526,14 @@ class Recording(Mapping[str, Any]):
                 path = self._allowed_path(location)
                 if len(self._visited) > MAX_DEPTH:
                     raise BasinError(f"more than {MAX_DEPTH} basins refer to each other")
+                if len(self._opened) >= MAX_FILES:
+                    raise BasinError(f"more than {MAX_FILES} files would have to be opened")
+                self._opened.append(path)
                 recording = Recording(
-                    path, basin_roots=self._allowed_roots(), _visited=self._visited
+                    path,
+                    basin_roots=self._allowed_roots(),
+                    _visited=self._visited,
+                    _opened=self._opened,
                 )
             except (DCWriteError, OSError, ValueError) as exc:
                 reasons.append(f"'{location}': {exc}")
@@ -529,7 +579,7 @@ class Recording(Mapping[str, Any]):
                 f"'{self.path}': expected the mapping '{basin.mapping}' of basin '{basin.name}', "
                 f"got none"
             )
-        rows: AnyArray = item[()]
+        rows: AnyArray = read_whole(item)
         return rows
 
     def _require_open(self) -> None:

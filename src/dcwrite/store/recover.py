@@ -32,7 +32,7 @@ from .background import BackgroundBasin
 from .basins import copy_basins, describe_basin
 from .copying import copy_features, copy_metadata
 from .encoder import ChunkCodec, EncoderPool
-from .hdf5 import datasets_of, storage_errors
+from .hdf5 import content_errors, datasets_of, storage_errors
 from .journal import CONTOURS, FeatureRecord, JournalState, read_journal
 from .stream_file import unfinished_of
 from .unclean import UncleanFile
@@ -145,7 +145,8 @@ def recover(
         if unfinished is None:
             _scan_in_child(path_in, temporary, report, cut_damaged, timeout_s)
         else:
-            _recover_journal(*unfinished, temporary, report, cut_damaged)
+            with content_errors(unfinished[1], "recovering from the journal"):
+                _recover_journal(*unfinished, temporary, report, cut_damaged)
         _sign(temporary, report)
     return report
 
@@ -186,10 +187,15 @@ def _recover_journal(
     ]
     n_new = min(lengths, default=0)
     report.n_announced = max([n_new, *lengths]) if lengths else 0
+    known = min((_known_rows(state, f) for f in in_events.values()), default=0)
+    if in_events and n_new > known:
+        report.damaged.append(f"expected {n_new} events, and the journal knows where {known} are")
+        n_new = known
     appends = bool(state.head.get("appends"))
     if appends:
-        with storage_errors(temporary, "copying the recording that was appended to"):
-            shutil.copyfile(part.with_name(str(state.head["target"])), temporary)
+        original = part.with_name(str(state.head["target"]))
+        with storage_errors(original, "copying the recording that was appended to"):
+            shutil.copyfile(original, temporary)
     bad_rows: list[tuple[int, int]] = []
     kwds = {
         key: tuple(value) if isinstance(value, list) else value
@@ -202,7 +208,9 @@ def _recover_journal(
     ):
         report.n_announced += max((f.start_events for f in in_events.values()), default=0)
         for number, feature in state.features.items():
-            n_rows = n_new if number in in_events else state.lengths.get(number, 0)
+            n_rows = n_new
+            if number not in in_events:
+                n_rows = min(state.lengths.get(number, 0), _known_rows(state, feature))
             _put_feature(writer, feature, state, data, n_rows, bad_rows, report)
         if CONTOURS in state.lengths:
             items = [item for _, rows in state.tails.get(CONTOURS, []) for item in rows]
@@ -218,6 +226,18 @@ def _recover_journal(
         for first, last in bad_rows:
             good[first:last] = False
         _keep(temporary, good, report, cut_damaged)
+
+
+def _known_rows(state: JournalState, feature: FeatureRecord) -> int:
+    """Rows of the stream, from its first on, for which the journal could have a place."""
+    chunks = state.chunks.get(feature.number, {})
+    tails = state.tails.get(feature.number, [])
+    end = max(
+        [feature.start_events]
+        + [start + feature.chunk_events for start in chunks]
+        + [start + len(rows) for start, rows in tails]
+    )
+    return end - feature.start_events
 
 
 def _put_feature(

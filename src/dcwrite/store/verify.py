@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -21,14 +20,14 @@ from ..errors import BasinError, DCWriteError
 from ..format.basin import BASIN_GROUP, FORMATS, Basin
 from ..format.metadata import check_attribute_name
 from .encoder import ChunkCodec, EncoderPool
-from .hdf5 import open_for_reading
-from .recording import BasinStatus, Recording, own_item
+from .hdf5 import open_for_reading, own_item, read_whole
+from .recording import MAX_CHUNK_BYTES, BasinStatus, Recording
 from .stream_file import unfinished_of
 
 __all__ = ["Finding", "Report", "verify"]
 
-#: A chunk of more than this is not unpacked (the largest real ones have some 10 MiB).
-MAX_CHUNK_BYTES: Final = 1024**3
+#: Data without chunks are read in parts of this size.
+PART_BYTES: Final = 64 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +141,10 @@ def verify(
                     report.add("/", problem)
             for status in recording.basins:
                 _check_basin(recording, status, report)
-    except (DCWriteError, OSError, RuntimeError, ValueError, KeyError, TypeError) as exc:
+    except (
+        ArithmeticError, AttributeError, DCWriteError, LookupError, MemoryError, OSError,
+        RuntimeError, TypeError, ValueError,
+    ) as exc:  # fmt: skip
         report.unreadable = True
         report.add("/", f"cannot be read: {exc}")
     return report
@@ -197,8 +199,7 @@ def _read_dataset(dset: h5py.Dataset, report: Report, pool: EncoderPool) -> Iter
     where = str(dset.name)
     chunks = dset.chunks
     if chunks is None or dset.shape is None:
-        with suppress(ValueError):
-            _read_through_hdf5(dset, Ellipsis, where, report)
+        _read_parts(dset, where, report)
         return
     chunk_bytes = int(np.prod(chunks, dtype=object)) * dset.dtype.itemsize
     if chunk_bytes > MAX_CHUNK_BYTES:
@@ -231,6 +232,24 @@ def _read_dataset(dset: h5py.Dataset, report: Report, pool: EncoderPool) -> Iter
         yield pool.submit(_decode, codec, data, dset.dtype, chunks, place, report)
 
 
+def _read_parts(dset: h5py.Dataset, where: str, report: Report) -> None:
+    """Read a dataset without chunks, if the file can hold it."""
+    shape = dset.shape
+    if not shape:
+        _read_through_hdf5(dset, (), where, report)
+        return
+    row_bytes = int(np.prod(shape[1:], dtype=object)) * max(1, dset.dtype.itemsize)
+    file_bytes = report.path.stat().st_size
+    if shape[0] * row_bytes > file_bytes:
+        report.add(
+            where, f"expected at most the file's {file_bytes} bytes, got {shape[0] * row_bytes}"
+        )
+        return
+    step = max(1, PART_BYTES // max(1, row_bytes))
+    for start in range(0, shape[0] if row_bytes else 0, step):
+        _read_through_hdf5(dset, slice(start, start + step), where, report)
+
+
 def _decode(
     codec: ChunkCodec,
     data: bytes,
@@ -248,7 +267,7 @@ def _decode(
 def _read_through_hdf5(dset: h5py.Dataset, region: Any, place: str, report: Report) -> None:
     try:
         dset[region]
-    except (OSError, RuntimeError, ValueError) as exc:
+    except (MemoryError, OSError, RuntimeError, TypeError, ValueError) as exc:
         report.add(place, f"damaged: {exc}")
 
 
@@ -312,7 +331,7 @@ def _check_mapping(
         n_source = min(lengths, default=None)
     elif status.recording is not None:
         n_source = len(status.recording)
-    rows = item[()]
+    rows = read_whole(item)
     low, high = int(rows.min()), int(rows.max())
     if low < 0 or (n_source is not None and high >= n_source):
         report.add(

@@ -62,7 +62,8 @@ class WriteBehind:
     ) -> None:
         self._pool = pool
         self.policy = policy
-        self._max_bytes = max_bytes
+        #: raw bytes that may wait
+        self.max_bytes = max_bytes
         self._waiting: deque[_Task | Callable[[], None]] = deque()
         self._bundle: list[_Block] = []
         self._bundle_bytes = 0
@@ -80,7 +81,7 @@ class WriteBehind:
         """
         self.in_flight_bytes += rows.nbytes
         own_level = None if dataset.codec is None else dataset.codec.level
-        level = self.policy.choose(self.in_flight_bytes / self._max_bytes, own_level)
+        level = self.policy.choose(self.in_flight_bytes / self.max_bytes, own_level)
         block = _Block(dataset, start, rows, level)
         if rows.nbytes >= BUNDLE_BYTES:
             self._start([block], rows.nbytes)
@@ -132,7 +133,7 @@ class WriteBehind:
             task = self._waiting[0]
             if (
                 isinstance(task, _Task)
-                and self.in_flight_bytes <= self._max_bytes
+                and self.in_flight_bytes <= self.max_bytes
                 and not task.future.done()
             ):
                 return

@@ -535,6 +535,10 @@ class HDF5Writer:
         """Drop the handle of a dataset that is about to be deleted."""
         self._store.forget(group_name, feat)
 
+    def bound_waiting(self, max_bytes: int) -> None:
+        """Let at most so many bytes wait in chunks that are being encoded, plus one chunk."""
+        self._store.bound_waiting(max_bytes)
+
     def watch_chunks(self, watcher: ChunkWatcher) -> None:
         """Have each chunk told that was written: dataset, row, offset, size, CRC-32."""
         self._store.watch_chunks(watcher)

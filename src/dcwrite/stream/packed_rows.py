@@ -70,26 +70,34 @@ class PackedRows:
         layout = self.layout
         if tuple(events) != layout.keys:
             return False
+        start, stop = rows.start * layout.row_bytes, rows.stop * layout.row_bytes
         try:
             values, n_events = layout.take(events)
-            if n_events != rows.stop - rows.start or not self._place_lists(rows, events):
+            if n_events != rows.stop - rows.start:
                 return False
-            layout.pack_scalars(values, n_events, self._rows, rows.start * layout.row_bytes)
+            layout.pack_scalars(values, n_events, self._rows, start)
         except MisfitError:
+            self._rows[start:stop] = 0  # some of them may be there
+            return False
+        if not self._place_lists(rows, events):
+            self._rows[start:stop] = 0
             return False
         for array, value in zip(self._arrays.values(), layout.array_values(values), strict=True):
             array[rows] = value
         return True
 
     def _place_lists(self, rows: slice, events: Mapping[str, Any]) -> bool:
-        for name, items in self._lists.items():
+        """Keep the contours of one frame; False: they do not fit, and none was kept."""
+        found = {}
+        for name in self._lists:
             try:
-                contours = as_item_arrays(name, events[name])
+                found[name] = as_item_arrays(name, events[name])
             except EventError:
                 return False
-            if len(contours) != rows.stop - rows.start:
+            if len(found[name]) != rows.stop - rows.start:
                 return False
-            items[rows] = contours
+        for name, items in found.items():
+            self._lists[name][rows] = items
         return True
 
     def unpacked(self) -> dict[str, Any]:

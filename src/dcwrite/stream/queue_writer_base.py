@@ -186,7 +186,10 @@ class QueueWriterBase:
         cancel_join_thread = getattr(self.event_queue, "cancel_join_thread", None)
         if cancel_join_thread is not None:
             cancel_join_thread()
-        dq = WriterQueue(self.memory_budget // 4) if writer_dq is None else writer_dq
+        # a half is the collector's; what waits for the encoder holds whole batches while one of
+        # their chunks is not written
+        share = self.memory_budget // 8
+        dq = WriterQueue(share) if writer_dq is None else writer_dq
         report = _StreamReport(self)
         try:
             writer = ChunkWriter(
@@ -230,6 +233,7 @@ class QueueWriterBase:
             spool_dir=Path(self.path_out).parent,
         )
         report.collector = collector
+        writer.writer.bound_waiting(share)
         report.level_counts = lambda: writer.writer.level_counts
         writer.start()
         try:

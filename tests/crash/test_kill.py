@@ -1,0 +1,80 @@
+"""SIGKILL: what was called durable is in the recovered recording, and nothing else."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import queue
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import dcwrite
+from dcwrite.store.recover import recover
+
+from .harness import Spec, Trial, compare, frames, n_expected
+
+Trials = Callable[..., list[Trial]]
+
+
+@pytest.mark.parametrize("threshold", [1, 13, 100, 500])
+def test_at_random_moments(threshold: int, trials: Trials) -> None:
+    found = trials("kills", Spec(n_frames=200 + threshold, threshold=threshold), count=4, seed=threshold)
+    assert len(found) == 4
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        Spec(n_frames=200, threshold=50),
+        Spec(kind="append", n_frames=200, threshold=50),
+        Spec(n_frames=200, threshold=20, replace_bytes=50_000),
+    ],
+    ids=["plain", "append", "replaced journal"],
+)
+def test_at_each_call(spec: Spec, trials: Trials, shim: Path) -> None:
+    found = trials("fail_sweep", spec, shim=shim, modes=["kill"], codes=["EIO"], step=3)
+    assert max(trial.recovered for trial in found) > 0
+
+
+@pytest.mark.parametrize("kind", ["gzip", "groups"])
+def test_at_some_calls(kind: str, trials: Trials, shim: Path) -> None:
+    spec = Spec(kind=kind, n_frames=60, threshold=20)
+    trials("fail_sweep", spec, shim=shim, modes=["torn"], codes=["EIO"], step=15)
+
+
+def test_of_the_recovering_process(trials: Trials, shim: Path) -> None:
+    found = trials("recover_kills", Spec(n_frames=200), shim=shim, call=14, step=3)
+    assert found[-1].status == 0
+    assert found[-1].recovered > 0
+
+
+@pytest.mark.leaks_allowed(reason="a killed process leaves its semaphores to the tracker")
+def test_of_the_writer_process(tmp_path: Path) -> None:
+    spec = Spec(n_frames=400, threshold=20)
+    counts = [len(events["deform"]) if events else 0 for events in frames(spec)]
+    path = tmp_path / "run.rtdc"
+    items: queue.Queue[object] = queue.Queue()
+    ready = [(index, events) for index, events in enumerate(frames(spec)) if events]
+    for item in ready[: len(ready) // 2]:
+        items.put(item)
+    writer = dcwrite.QueueWriterProcess(
+        None, items, multiprocessing.RawValue("L", 0), counts, path, write_threshold=20, stall_timeout=100
+    )
+    writer.start()
+    half = sum(counts[:180])
+    while writer.durable_events.value < half:  # raises the error of a writer that ends
+        multiprocessing.connection.wait([writer.sentinel], timeout=0.02)
+    seen = writer.durable_events.peek()
+    os.kill(writer.pid, signal.SIGKILL)
+    with pytest.raises(dcwrite.WriterDiedError) as caught:
+        writer.join()
+    assert caught.value.exitcode == -signal.SIGKILL
+    writer.close()
+    report = recover(path.with_name("run.rtdc.part"))
+    n_events, wrong = compare(spec, report.path_out)
+    assert not wrong
+    assert seen <= n_events <= n_expected(spec)
