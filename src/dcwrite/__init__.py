@@ -33,6 +33,7 @@ from .store.recording import BasinStatus, Feature, Recording
 from .store.recover import RecoveryReport, recover
 from .store.verify import Finding, Report, verify
 from .store.writer import HDF5Writer
+from .stream.channel import EventQueue
 from .stream.chunk_writer import ChunkWriter
 from .stream.queue_writer import QueueWriterProcess, QueueWriterThread
 from .stream.stash import EventStash
@@ -46,6 +47,7 @@ __all__ = [  # noqa: RUF022 - grouped as users meet them
     # writing a stream
     "EventStash",
     "ChunkWriter",
+    "EventQueue",
     "QueueWriterThread",
     "QueueWriterProcess",
     # from file to file

@@ -289,20 +289,18 @@ def test_command(tmp_path: Path, as_module: bool) -> None:
     assert result.stderr == ""
 
 
-@pytest.mark.parametrize(
-    ("arguments", "status"), [([], 2), (["-m"], 2), (["--what"], 2), (["--help"], None)]
-)
-def test_command_without_program(
-    arguments: list[str], status: int | None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    try:
+@pytest.mark.parametrize("arguments", [[], ["-m"], ["--what"]])
+def test_command_without_program(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as info:
         switch.main(arguments)
-    except SystemExit as exc:
-        assert exc.code == status
-        assert "usage:" in capsys.readouterr().err
-    else:
-        assert status is None
-        assert "usage:" in capsys.readouterr().out
+    assert info.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+    assert not switch.is_enabled()
+
+
+def test_help_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    switch.main(["--help"])
+    assert "usage:" in capsys.readouterr().out
     assert not switch.is_enabled()
 
 

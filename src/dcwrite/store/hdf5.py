@@ -23,8 +23,8 @@ from ..errors import DamagedFileError, DCWriteError, StorageError, UsageError
 __all__ = [
     "CHUNK_CACHE",
     "LIBVER",
-    "content_errors",
     "File",
+    "content_errors",
     "dataset_filters",
     "datasets_of",
     "descriptor_of",

@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import StallError, WriterDiedError
+from ..stream.channel import EventQueue
 from ..stream.queue_writer import QueueWriterProcess
 from .progress import Clock
 
@@ -123,7 +124,7 @@ def _write_frames(
     feat_nevents: Any = _spawn.RawArray(ctypes.c_int32, max(1, n_frames))
     counts = np.frombuffer(feat_nevents, dtype=np.int32)[:n_frames]
     counts[:] = -1
-    event_queue, log_queue = _spawn.Queue(), _spawn.Queue()
+    event_queue, log_queue = EventQueue(producers=max(1, len(work))), _spawn.Queue()
     writer = QueueWriterProcess(
         log_queue=log_queue,
         event_queue=event_queue,
