@@ -11,7 +11,7 @@ INPUTS := pyproject.toml src/dcwrite/_version.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check docs bench clean
+.PHONY: help demo test check docs bench torture clean
 
 help:
 	@echo "make demo    run the demonstration"
@@ -19,6 +19,7 @@ help:
 	@echo "make check   run the linter, the type checker and the import contracts"
 	@echo "make docs    build the documentation into docs/_build/html"
 	@echo "make bench   run the benchmarks            (ARGS=... goes to benchmarks/run.py)"
+	@echo "make torture run the crash proofs at full length, some 25 minutes (ARGS=\"--only kills\")"
 	@echo "make clean   remove the environment and everything that was generated"
 	@echo "PYTHON=python3.12 in front of any of them picks another Python (3.11 or newer)."
 
@@ -41,6 +42,9 @@ docs: $(VENV)/.installed-docs
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+torture: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/torture.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist docs/_build

@@ -119,6 +119,7 @@ def peaks(context: Context) -> Iterator[Row]:
         "",
         ours=found[1] / found[0],
         ratio=found[1] / found[0],
-        at_most=1.15,
+        at_most=1.1,
         limited_by="",
+        note="one run each; the tolerance is a choice, not part of the target",
     )

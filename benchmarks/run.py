@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
         }
         options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     if options.markdown:
-        print(_markdown(header, rows, " ".join(arguments or sys.argv[1:])))
+        print(_markdown(header, rows, " ".join(arguments or sys.argv[1:]), options.quick))
     missed = [] if options.quick else [row for row in rows if row.met is False]
     for row in missed:
         print(f"missed: row {row.number}, {row.title}: {row.ratio:.3g} {row.target}", file=out)
@@ -109,8 +109,9 @@ def _plain(row: Row) -> dict[str, object]:
     return {**dataclasses.asdict(row), "target": row.target, "met": row.met}
 
 
-def _markdown(header: dict[str, str], rows: list[Row], arguments: str) -> str:
+def _markdown(header: dict[str, str], rows: list[Row], arguments: str, quick: bool) -> str:
     lines = [
+        *(["**Not to be published: run with --quick.**", ""] if quick else []),
         "| " + " | ".join(header) + " |",
         "|" + " --- |" * len(header),
         "| " + " | ".join(header.values()) + " |",
@@ -120,7 +121,9 @@ def _markdown(header: dict[str, str], rows: list[Row], arguments: str) -> str:
         "| " + " | ".join((*HEADINGS, "limited by", "notes")) + " |",
         "| --- | --- |" + " ---: |" * 3 + " --- | ---: |" + " --- |" * 4,
     ]
-    lines += ["| " + " | ".join((*row.cells(), row.limited_by, row.note)) + " |" for row in rows]
+    lines += [
+        "| " + " | ".join((*_cells(row, quick), row.limited_by, row.note)) + " |" for row in rows
+    ]
     return "\n".join(lines)
 
 

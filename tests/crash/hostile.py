@@ -21,6 +21,8 @@ import numpy as np
 
 import dcwrite
 
+from .hostile_journals import JOURNALS
+
 __all__ = ["BUILDERS", "mutate", "small_recording"]
 
 ZSTD = dict(hdf5plugin.Zstd(clevel=5))
@@ -36,7 +38,9 @@ def small_recording(folder: Path, name: str = "small.rtdc") -> Path:
         writer.store_feature_chunk("area_um", rng.random(N))
         writer.store_feature_chunk("image", rng.integers(0, 255, (N, 8, 9), dtype=np.uint8))
         writer.store_feature_chunk("mask", rng.random((N, 8, 9)) > 0.5)
-        writer.store_feature_chunk("trace", {"fl1_raw": rng.integers(0, 9, (N, 7), dtype=np.int16)})
+        writer.store_feature_chunk(
+            "trace", {"fl1_raw": rng.integers(0, 9, (N, 7), dtype=np.int16)}
+        )
         writer.store_feature_chunk("contour", [rng.integers(0, 9, (4, 2)) for _ in range(N)])
         writer.store_log("log", ["one", "two"])
         writer.store_table("table", {"a": np.arange(4.0)})
@@ -307,13 +311,15 @@ def _zstd_bomb(folder: Path) -> Path:
             left -= part
             head = (not left) | 1 << 1 | part << 3  # a block that repeats one byte
             blocks.append(struct.pack("<I", head)[:3] + b"\0")
-        frame = b"\x28\xb5\x2f\xfd" + bytes([0b11100000]) + struct.pack("<Q", size) + b"".join(blocks)
+        frame = (
+            b"\x28\xb5\x2f\xfd" + bytes([0b11100000]) + struct.pack("<Q", size) + b"".join(blocks)
+        )
         dset.id.write_direct_chunk((0, 0, 0), frame)
     return path
 
 
 def _zstd_liar(folder: Path) -> Path:
-    """A frame that says that it holds 90 bytes, and unpacks to 1 GiB."""
+    """A frame that says that it holds 90 bytes, and unpacks to 256 MiB."""
     path, h5 = _plain(folder)
     with h5:
         dset = h5["events"].create_dataset(
@@ -321,13 +327,13 @@ def _zstd_liar(folder: Path) -> Path:
         )
         block = struct.pack("<I", 1 << 1 | (1 << 17) << 3)[:3] + b"\0"
         last = struct.pack("<I", 1 | 1 << 1 | (1 << 17) << 3)[:3] + b"\0"
-        frame = b"\x28\xb5\x2f\xfd" + bytes([0b00100000, 90]) + block * 8191 + last
+        frame = b"\x28\xb5\x2f\xfd" + bytes([0b00100000, 90]) + block * 2047 + last
         dset.id.write_direct_chunk((0, 0, 0), frame)
     return path
 
 
 def _gzip_bomb(folder: Path) -> Path:
-    """Deflate: 1 GiB of zeros in 1 MB, where a chunk of 90 bytes is expected."""
+    """Deflate: 256 MiB of zeros in 256 kB, where a chunk of 90 bytes is expected."""
     path, h5 = _plain(folder)
     with h5:
         dset = h5["events"].create_dataset(
@@ -335,7 +341,7 @@ def _gzip_bomb(folder: Path) -> Path:
         )
         packer = zlib.compressobj(9)
         zeros = bytes(1 << 20)
-        data = b"".join(packer.compress(zeros) for _ in range(1024)) + packer.flush()
+        data = b"".join(packer.compress(zeros) for _ in range(256)) + packer.flush()
         dset.id.write_direct_chunk((0, 0, 0), data)
     return path
 
@@ -455,37 +461,6 @@ def _is_folder(folder: Path) -> Path:
     return path
 
 
-def _self_copy_in_journal(head: dict[str, Any], body: bytes = b"") -> Callable[[Path], Path]:
-    """A journal with right checksums that says something wild, beside an unfinished file."""
-
-    def build(folder: Path) -> Path:
-        def record(data: dict[str, Any], packed: bytes) -> bytes:
-            text = json.dumps(data).encode()
-            checksum = zlib.crc32(packed, zlib.crc32(text))
-            return struct.pack("<4sIII", b"REC1", len(text), len(packed), checksum) + text + packed
-
-        path = folder / "hostile.rtdc.part"
-        path.write_bytes(bytes(1000))
-        opened = {"type": "open", "version": 1, "target": "../../../etc/passwd", "appends": False,
-                  "ds_kwds": {}, **head.get("open", {})}  # fmt: skip
-        feature = {
-            "type": "feature", "number": 0, "path": "events/deform", "dtype": "<f8",
-            "item_shape": [], "chunk_events": 10, "start_events": 0, **head.get("feature", {}),
-        }  # fmt: skip
-        commit = {
-            "type": "commit", "n_events": 10, "n_frames": 1, "lengths": [[0, 10]],
-            "chunks": [[0, 0, 0, 80, zlib.crc32(bytes(80))]], "tails": [], "body_bytes": len(body),
-            **head.get("commit", {}),
-        }  # fmt: skip
-        (folder / "hostile.rtdc.journal").write_bytes(
-            b"DCWRITEJ" + record(opened, b"") + record(feature, b"") + record(commit, body)
-        )
-        return path
-
-    return build
-
-
-_journal = _self_copy_in_journal
 JSON_BOMB = '{"type": "file", "x": ' + "[" * 100_000 + "]" * 100_000 + "}"
 
 BUILDERS: dict[str, Callable[[Path], Path]] = {
@@ -543,25 +518,7 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
     "file: truncated": _truncated,
     "file: pipe": _fifo_itself,
     "file: folder": _is_folder,
-    "journal: right": _journal({}),
-    "journal: huge count": _journal({"commit": {"lengths": [[0, 10**17]], "n_events": 10**17}}),
-    "journal: negative": _journal({"commit": {"lengths": [[0, -5]]}, "feature": {"chunk_events": -3}}),
-    "journal: no chunk size": _journal({"feature": {"chunk_events": 0}}),
-    "journal: huge chunk size": _journal({"feature": {"chunk_events": 10**15}}),
-    "journal: huge item": _journal({"feature": {"item_shape": [10**9, 10**9]}}),
-    "journal: odd dtype": _journal({"feature": {"dtype": "O"}}),
-    "journal: no dtype": _journal({"feature": {"dtype": "no such"}}),
-    "journal: path up": _journal({"feature": {"path": "../../x"}}),
-    "journal: path odd": _journal({"feature": {"path": "/"}}),
-    "journal: offsets": _journal({"commit": {"chunks": [[0, 0, 2**62, 2**62, 0], [0, 7, -1, -1, 0]]}}),
-    "journal: unknown feature": _journal({"commit": {"lengths": [[5, 10]], "chunks": [[7, 0, 0, 1, 1]]}}),
-    "journal: texts": _journal({"commit": {"lengths": [["a", "b"]], "chunks": [["x"] * 5]}}),
-    "journal: wrong tails": _journal({"commit": {"tails": [[0, 0, False, [[[10**9], "<f8"]]]]}}),
-    "journal: body bomb": _journal({"commit": {"body_bytes": 1 << 40}}, b"\x28\xb5\x2f\xfd" + bytes([0b11100000]) + struct.pack("<Q", 1 << 40) + b"\x01\0\0"),
-    "journal: target": _journal({"open": {"appends": True, "target": "../../../../../../etc/passwd"}}),
-    "journal: target device": _journal({"open": {"appends": True, "target": "/dev/zero"}}),
-    "journal: ds_kwds": _journal({"open": {"ds_kwds": {"compression": 99999, "shuffle": "x", "external": "/etc/x"}}}),
-    "journal: ds_kwds list": _journal({"open": {"ds_kwds": [1, 2]}}),
+    **JOURNALS,
 }  # fmt: skip
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -30,12 +29,14 @@ def test_hostile_files(topic: str, trials: Trials) -> None:
 
 
 def test_mutated_files(trials: Trials) -> None:
-    trials("fuzz", Spec(n_frames=100), seconds=8, seed=1)
+    trials("fuzz", Spec(n_frames=100), seconds=5, seed=1)
 
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4)
+    ),
     max_leaves=8,
 )
 KEYS = [

@@ -36,5 +36,7 @@ def test_other_streams(spec: Spec, trials: Trials, shim: Path) -> None:
 
 def test_writer(trials: Trials, shim: Path) -> None:
     spec = Spec(kind="writer", n_frames=160, threshold=50)
-    found = trials("fail_sweep", spec, shim=shim, modes=["once", "from then on"], codes=CODES, step=3)
+    found = trials(
+        "fail_sweep", spec, shim=shim, modes=["once", "from then on"], codes=CODES, step=3
+    )
     assert "StorageError" in {trial.error for trial in found}

@@ -37,9 +37,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("kind", ["plain", "writer"])
 def test_becomes_full(kind: str, small_disk: Path, trials: Trials) -> None:
     spec = Spec(kind=kind, n_frames=300)
-    found = trials(
-        "full_disk", spec, mount=str(small_disk), count=3, seed=1, size_bytes=400_000
-    )
+    found = trials("full_disk", spec, mount=str(small_disk), count=3, seed=1, size_bytes=400_000)
     assert "StorageError" in {trial.error for trial in found}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -10,19 +11,23 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import dcwrite
 from dcwrite.store.recover import recover
+from dcwrite.stream.chunk_writer import WriterQueue
 
-from .harness import Spec, Trial, compare, frames, n_expected
+from .harness import Spec, Trial, compare, frames, n_expected, run_stream
 
 Trials = Callable[..., list[Trial]]
 
 
 @pytest.mark.parametrize("threshold", [1, 13, 100, 500])
 def test_at_random_moments(threshold: int, trials: Trials) -> None:
-    found = trials("kills", Spec(n_frames=200 + threshold, threshold=threshold), count=4, seed=threshold)
+    found = trials(
+        "kills", Spec(n_frames=200 + threshold, threshold=threshold), count=4, seed=threshold
+    )
     assert len(found) == 4
 
 
@@ -32,8 +37,9 @@ def test_at_random_moments(threshold: int, trials: Trials) -> None:
         Spec(n_frames=200, threshold=50),
         Spec(kind="append", n_frames=200, threshold=50),
         Spec(n_frames=200, threshold=20, replace_bytes=50_000),
+        Spec(n_frames=200, threshold=50, live=True),
     ],
-    ids=["plain", "append", "replaced journal"],
+    ids=["plain", "append", "replaced journal", "live"],
 )
 def test_at_each_call(spec: Spec, trials: Trials, shim: Path) -> None:
     found = trials("fail_sweep", spec, shim=shim, modes=["kill"], codes=["EIO"], step=3)
@@ -62,7 +68,13 @@ def test_of_the_writer_process(tmp_path: Path) -> None:
     for item in ready[: len(ready) // 2]:
         items.put(item)
     writer = dcwrite.QueueWriterProcess(
-        None, items, multiprocessing.RawValue("L", 0), counts, path, write_threshold=20, stall_timeout=100
+        None,
+        items,
+        multiprocessing.RawValue("L", 0),
+        counts,
+        path,
+        write_threshold=20,
+        stall_timeout=100,
     )
     writer.start()
     half = sum(counts[:180])
@@ -78,3 +90,46 @@ def test_of_the_writer_process(tmp_path: Path) -> None:
     n_events, wrong = compare(spec, report.path_out)
     assert not wrong
     assert seen <= n_events <= n_expected(spec)
+
+
+def test_a_journal_left_after_the_renaming(tmp_path: Path) -> None:
+    """Its writer was killed between the renaming and the end: it is in nobody's way."""
+    spec = Spec(n_frames=60, threshold=20)
+    path = tmp_path / "run.rtdc"
+    run_stream(spec, path, lambda _n_events: None)
+    for name in ("run.rtdc.journal", "run.rtdc.journal.new"):
+        (tmp_path / name).write_bytes(b"DCWRITEJ")
+    run_stream(spec, path, lambda _n_events: None)
+    assert [item.name for item in tmp_path.iterdir()] == ["run.rtdc"]
+    assert compare(spec, path) == (n_expected(spec), [])
+
+
+def test_an_unfinished_file_is_not_overwritten(tmp_path: Path) -> None:
+    part = tmp_path / "run.rtdc.part"
+    part.write_bytes(b"somebody's data")
+    with pytest.raises(dcwrite.StorageError, match="dcwrite recover") as caught:
+        run_stream(Spec(n_frames=60), tmp_path / "run.rtdc", lambda _n_events: None)
+    assert caught.value.errno == errno.EEXIST
+    assert part.read_bytes() == b"somebody's data"
+
+
+def test_durable_events_count_whole_events(tmp_path: Path) -> None:
+    """Items without batches: a feature that has not come yet is waited for."""
+    dq = WriterQueue()
+    told: list[int] = []
+    writer = dcwrite.ChunkWriter(
+        tmp_path / "run.rtdc",
+        dq,
+        multiprocessing.RawValue("L", 0),
+        mode="x",
+        on_durable=told.append,
+    )
+    writer._write(("deform", np.arange(5.0)))
+    writer._commit_loose()
+    assert writer.durable_events == 0
+    writer._write(("area_um", np.arange(3.0)))
+    writer._write(("deform", np.arange(5.0)))
+    writer._commit_loose()
+    assert writer.durable_events == 3
+    writer.abort_loop()
+    writer.run()

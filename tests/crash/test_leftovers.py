@@ -6,6 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -30,7 +34,7 @@ def work(queue, counts, first):
 
 if __name__ == "__main__":
     context = multiprocessing.get_context("spawn")
-    queue = dcwrite.EventQueue() if hasattr(dcwrite, "EventQueue") else context.Queue(50)
+    queue = dcwrite.EventQueue()
     counts = context.RawArray("l", [-1] * N_FRAMES)
     writer = dcwrite.QueueWriterProcess(
         None, queue, context.RawValue("L", 0), counts, sys.argv[1], write_threshold=50
@@ -46,6 +50,7 @@ if __name__ == "__main__":
     writer.join()
 """
 
+NAMES = ["the program", "the writer", "a worker", "another worker"]
 VICTIMS = ["the program", "the writer", "a worker", "all", "the program, by Ctrl-C"]
 
 
@@ -57,15 +62,20 @@ def _alive(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}
 
 
-def _ours() -> set[str]:
-    return {path.name for path in SHM.iterdir() if path.name.startswith(("dcwrite", "psm_", "sem.mp-"))}
+def _mapped(pids: list[int]) -> set[Path]:
+    """Files in shared memory that these processes have mapped, and that have a name."""
+    found = set()
+    for pid in pids:
+        with suppress(OSError):
+            lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
+            found |= {Path(line[line.index(f"{SHM}/") :]) for line in lines if f"{SHM}/" in line}
+    return {path for path in found if path.exists()}
 
 
 @pytest.mark.skipif(not SHM.is_dir(), reason="needs /proc and /dev/shm to look at")
 @pytest.mark.leaks_allowed(reason="the orphans of a killed program end a moment after it")
 @pytest.mark.parametrize("victim", VICTIMS)
 def test_killed(victim: str, tmp_path: Path) -> None:
-    before = _ours()
     script = tmp_path / "program.py"
     script.write_text(PROGRAM)
     folder = tmp_path / "out"
@@ -78,6 +88,7 @@ def test_killed(victim: str, tmp_path: Path) -> None:
     pids = [int(pid) for pid in program.stdout.readline().split()]
     try:
         assert len(pids) == 4, program.stderr.read() if program.stderr else ""
+        mapped = _mapped(pids)
         if victim.endswith("Ctrl-C"):
             os.killpg(program.pid, signal.SIGINT)
         else:
@@ -88,22 +99,21 @@ def test_killed(victim: str, tmp_path: Path) -> None:
             os.kill(pids[0], signal.SIGTERM)
         program.wait(60)
         _wait_for(lambda: not any(map(_alive, pids)))
-        _wait_for(lambda: not _ours() - before)
+        alive = [name for name, pid in zip(NAMES, pids, strict=True) if _alive(pid)]
+        _wait_for(lambda: not any(path.exists() for path in mapped))
     finally:
         for pid in filter(_alive, pids):
             os.kill(pid, signal.SIGKILL)
         program.communicate()
-    assert _ours() <= before
+    assert not alive
+    assert not [path for path in mapped if path.exists()]
     left = {path.name for path in folder.iterdir()}
     assert left in ({"run.rtdc"}, {"run.rtdc.part", "run.rtdc.journal"}), left
 
 
-def _wait_for(condition: object, timeout_s: float = 20.0) -> None:
+def _wait_for(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
     """Processes that nobody can wait for: looked at until they are gone."""
-    import threading
-    import time
-
     end = time.monotonic() + timeout_s
     tick = threading.Event()
-    while not condition() and time.monotonic() < end:  # type: ignore[operator]
+    while not condition() and time.monotonic() < end:
         tick.wait(0.05)

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import importlib
+import json
 import multiprocessing
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 import dcwrite
 from dcwrite.simulate import SimulatedRecording, SimulationSettings
+from tests.peer.judge import assert_same_content
 
-__all__ = ["owner_of_writer", "put_owner_of_writer", "raw_recording", "run_pipeline"]
+__all__ = [
+    "TIMED_LOGS",
+    "assert_same_recording",
+    "owner_of_writer",
+    "put_owner_of_writer",
+    "raw_recording",
+    "run_pipeline",
+]
+
+
+#: dcnum's logs of a run, whose names hold the time.
+TIMED_LOGS = ("dcnum-job-", "dcnum-log-")
 
 
 def owner_of_writer() -> str:
@@ -71,3 +86,26 @@ def run_pipeline(path_in: Path, path_out: Path, **options: Any) -> Any:
     threading.Thread.join(runner)
     runner.close(delete_temporary_files=runner.state == "done")
     return runner
+
+
+def assert_same_recording(path: Path, path_expected: Path, folder: Path) -> None:
+    """Compare all of two recordings; logs of dcnum's run but for what depends on the run."""
+    copies = []
+    for name, source in (("ours", path), ("theirs", path_expected)):
+        copy = shutil.copyfile(source, folder / f"compared_{name}.rtdc")
+        copies.append(copy)
+        with h5py.File(copy, "a") as h5:
+            (job,) = (log for log in h5["logs"] if log.startswith(TIMED_LOGS[0]))
+            text = json.loads(b"\n".join(h5["logs"][job][:]))
+            assert text["job"].pop("path_out").endswith(source.name)
+            text["job"].pop("debug"), text["job"].pop("log_level")
+            h5["compared"] = json.dumps(text, sort_keys=True)
+            (log,) = (log for log in h5["logs"] if log.startswith(TIMED_LOGS[1]))
+            lines = h5["logs"][log][:].tolist()
+            assert any(b"Run duration" in line for line in lines)
+            assert not any(b"ERROR" in line for line in lines)
+            del h5["logs"][job], h5["logs"][log]
+    # attributes that are lost, and copied summaries that are not true, are faults of dcnum's copy
+    kept = {"software", "min", "max", "mean"}
+    kept |= {"dcnum ppid background", "dcnum ppid generation"}
+    assert_same_content(copies[0], copies[1], ignored_attributes=kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,13 @@ def test_remote_basin(tmp_path: Path) -> None:
     with HDF5Writer(tmp_path / "a") as writer:
         writer.store_basin("web", urls=urls, basin_format="s3", perishable=True)
         writer.store_basin("plain", urls=urls, mapping=[0])
+        writer.store_basin("one", urls=urls[0])
     texts = basin_texts(tmp_path / "a")
     assert (texts["web"]["type"], texts["web"]["format"]) == ("remote", "s3")
     assert (texts["web"]["urls"], texts["web"]["perishable"]) == (urls, True)
     assert texts["web"]["mapping"] == "same"
     assert (texts["plain"]["format"], texts["plain"]["mapping"]) == ("http", "basinmap0")
+    assert texts["one"]["urls"] == urls
 
 
 def test_internal_basin(tmp_path: Path) -> None:
@@ -73,6 +76,10 @@ REFUSED: dict[str, dict[str, Any]] = {
     "empty-path": {"paths": [""]},
     "number-as-name": {"name": 5, "paths": ["a"]},
     "number-as-feature": {"paths": ["a"], "features": [5]},
+    "text-as-features": {"paths": ["a"], "features": "deform"},
+    "mapping-as-feature": {"paths": ["a"], "features": ["deform", "basinmap0"]},
+    "mapping-as-internal": {"internal_data": {"basinmap4": [1]}, "mapping": [0]},
+    "number-as-internal": {"internal_data": {5: [1]}, "mapping": [0]},
     "number-as-description": {"paths": ["a"], "description": 5},
     "format": {"paths": ["a"], "basin_format": "http"},
     "remote-format": {"urls": ["a"], "basin_format": "ftp"},
@@ -117,6 +124,25 @@ def test_fault15_equal_mappings_are_shared_and_others_are_not(tmp_path: Path) ->
     assert {name: text["mapping"] for name, text in texts.items()} == {
         "a": "basinmap0", "b": "basinmap1", "c": "basinmap0", "d": "basinmap2",
     }  # fmt: skip
+
+
+def test_threads_that_store_basins_get_the_mappings_that_they_stored(tmp_path: Path) -> None:
+    mappings = {f"{number}": np.arange(300) % (number + 2) for number in range(6)}
+    start = threading.Barrier(len(mappings))
+
+    def store(name: str, mapping: Any) -> None:
+        start.wait()
+        writer.store_basin(name, paths=["a"], mapping=mapping)
+
+    with HDF5Writer(tmp_path / "a") as writer:
+        threads = [threading.Thread(target=store, args=item) for item in mappings.items()]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    texts, found = basin_texts(tmp_path / "a"), contents(tmp_path / "a")
+    for name, mapping in mappings.items():
+        np.testing.assert_array_equal(found[f"events/{texts[name]['mapping']}"], mapping)
 
 
 def test_fault15_a_full_file_takes_an_equal_mapping(full: Path) -> None:

@@ -45,6 +45,19 @@ with (
         dcwrite.copy_basins(h5, h5_out)
     assert np.array_equal(h5_out[held.name][:], images)
     assert np.array_equal(held[:], images)
+
+    def make_up(dset):
+        plist = dset.id.get_create_plist()
+        filters = [plist.get_filter(number)[:3] for number in range(plist.get_nfilters())]
+        attributes = {
+            name: (repr(value), dset.attrs.get_id(name).dtype)
+            for name, value in dset.attrs.items()
+        }
+        chunks = [dset.id.read_direct_chunk((start, 0, 0)) for start in range(0, 234, 40)]
+        return dset.dtype, dset.shape, dset.maxshape, dset.chunks, filters, attributes, chunks
+
+    assert make_up(h5_out[held.name]) == make_up(held)
+    assert dict(held.attrs)["CLASS"] == b"IMAGE"
 print("same")
 """
 

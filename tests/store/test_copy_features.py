@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 
 from dcwrite import (
+    ClosedError,
     DataError,
     EventError,
     FeatureNotFoundError,
     HDF5Writer,
     UnsupportedFeatureError,
+    UsageError,
+    copy_basins,
     copy_features,
+    copy_metadata,
 )
 
 from .files import contents, image, make_recording, opened, tree
@@ -28,6 +32,7 @@ MAPPINGS: dict[str, Any] = {
     "fault13-repeats": [5, 5, 2, 5, 24, 24],
     "all-reversed": np.arange(25)[::-1],
     "uint64": np.array([3, 1], np.uint64),
+    "uint8": np.array([3, 1], np.uint8),
     "one": [11],
     "none": [],
 }
@@ -215,6 +220,19 @@ def test_what_is_not_there(source: Path, tmp_path: Path) -> None:
         pytest.raises(FeatureNotFoundError),
     ):
         copy_features(h5, new, ["deform"])
+
+
+@pytest.mark.parametrize("copy", [copy_basins, copy_metadata, copy_features])
+def test_files_that_are_not_open_for_it(copy: Any, source: Path, tmp_path: Path) -> None:
+    arguments = {"features": ["deform"]} if copy is copy_features else {}
+    with opened(source, tmp_path / "out") as (h5_src, h5_dst):
+        with pytest.raises(UsageError, match="mode 'r'"):
+            copy(h5_dst, h5_src, **arguments)
+        with pytest.raises(UsageError, match=r"h5py\.File"):
+            copy(source, h5_dst, **arguments)
+    for files in ((h5_src, h5_dst), (h5_dst, h5_src)):
+        with pytest.raises(ClosedError):
+            copy(*files, **arguments)
 
 
 def test_a_copy_that_fails_leaves_nothing(source: Path, tmp_path: Path) -> None:

@@ -142,6 +142,37 @@ def test_metadata(tmp_path: Path) -> None:
         assert h5.attrs["user:anything"] == "goes"
 
 
+BAD_METADATA: dict[str, Any] = {
+    "pairs": [("user:a", 1)],
+    "nul": {"experiment:sample": "a\0b"},
+    "surrogate": {"experiment:sample": b"\xff"},
+    "nul-in-list": {"user:a": ["b\0"]},
+    "mixed-list": {"user:a": [1, "a"]},
+    "ragged-list": {"user:a": [[1], [1, 2]]},
+    "object": {"user:a": object()},
+    "large-integer": {"experiment:event count": 2**70},
+    "large-user-integer": {"user:a": 2**70},
+    "large-float": {"setup:channel width": 2**2000},
+}
+
+
+@pytest.mark.parametrize("metadata", BAD_METADATA.values(), ids=BAD_METADATA.keys())
+def test_metadata_that_cannot_be(metadata: Any, tmp_path: Path) -> None:
+    with HDF5Writer(tmp_path / "a") as writer:
+        given = {"user:first": 1, **metadata} if isinstance(metadata, dict) else metadata
+        with pytest.raises(MetadataError):
+            writer.store_metadata(given)
+        assert not writer.h5.attrs
+
+
+def test_metadata_of_lists(tmp_path: Path) -> None:
+    values = {"user:texts": ["a", "b"], "user:array": np.array(["c"]), "user:numbers": (1, 2.5)}
+    with HDF5Writer(tmp_path / "a") as writer:
+        writer.store_metadata(values)
+        for key, value in values.items():
+            assert writer.h5.attrs[key].tolist() == list(value)
+
+
 def test_metadata_are_set_all_or_none(tmp_path: Path) -> None:
     with HDF5Writer(tmp_path / "a") as writer:
         with pytest.raises(MetadataError, match="run index"):

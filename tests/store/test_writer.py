@@ -14,6 +14,7 @@ from dcwrite import (
     ClosedError,
     DamagedFileError,
     DataError,
+    EventError,
     HDF5Writer,
     RecordingError,
     StorageError,
@@ -193,6 +194,19 @@ def test_a_foreign_file_that_cannot_be_written(tmp_path: Path) -> None:
         HDF5Writer(h5)
     with pytest.raises(ClosedError):
         HDF5Writer(h5)
+    with pytest.raises(UsageError, match="5"):
+        HDF5Writer(5)
+
+
+def test_a_dataset_that_cannot_grow(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a", "w") as h5:
+        h5["events/deform"] = [1.0, 2.0]
+    with HDF5Writer(tmp_path / "a") as writer:
+        with pytest.raises(EventError, match="cannot grow"):
+            writer.store_feature_chunk("deform", [3.0])
+        writer.store_feature_chunk("area_um", [3.0])
+    found = contents(tmp_path / "a")
+    assert (found["events/deform"].tolist(), found["events/area_um"].tolist()) == ([1, 2], [3])
 
 
 CALLS: dict[str, Any] = {

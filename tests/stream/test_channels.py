@@ -25,6 +25,8 @@ QUEUES: dict[str, Callable[[], Any]] = {
     "spawn-queue": SPAWN.Queue,
     "queue": queue.Queue,
     "simple-queue": queue.SimpleQueue,
+    "fork-simple-queue": FORK.SimpleQueue,
+    "spawn-simple-queue": SPAWN.SimpleQueue,
 }
 ARRAYS: dict[str, Callable[[], Any]] = {
     "fork-array": lambda: FORK.Array(ctypes.c_long, [-1] * 5),
@@ -47,6 +49,7 @@ def event_queue(request: pytest.FixtureRequest) -> Iterator[Any]:
     yield made
     if hasattr(made, "close"):
         made.close()
+    if hasattr(made, "join_thread"):
         made.join_thread()
 
 

@@ -69,8 +69,9 @@ def start() -> Iterator[Start]:
         multiprocessing.Process.join(writer)
         writer.close()
     for used in queues:
-        if hasattr(used, "close"):
+        if hasattr(used, "cancel_join_thread"):
             used.cancel_join_thread()
+        if hasattr(used, "close"):
             used.close()
 
 
@@ -146,6 +147,12 @@ CHANNELS: dict[str, tuple[Callable[[], Any], Callable[[], Any], Callable[[], Any
     ),
     "simple-queue": (
         queue.SimpleQueue, lambda: [1, 2, 0], lambda: SPAWN.RawValue("L", 9)
+    ),
+    "fork-simple-queue": (
+        FORK.SimpleQueue, lambda: [1, 2, 0], lambda: SPAWN.RawValue("L", 9)
+    ),
+    "spawn-simple-queue": (
+        SPAWN.SimpleQueue, lambda: [1, 2, 0], lambda: SPAWN.RawValue("L", 9)
     ),
 }  # fmt: skip
 
@@ -252,6 +259,35 @@ def test_fault08_threshold(tmp_path: Path) -> None:
         QueueWriterProcess(
             SPAWN.Queue(), SPAWN.Queue(), SPAWN.Value("L", 0), [1], tmp_path / "a", None, 0
         )
+
+
+BAD_ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
+    "no-queue": ({"event_queue": [1]}, "event_queue.*list"),
+    "no-counts": ({"feat_nevents": None}, "feat_nevents.*None"),
+    "counts-of-two-axes": ({"feat_nevents": np.ones((2, 2), int)}, "feat_nevents"),
+    "negative-time": ({"stall_timeout": -1}, "stall_timeout.*-1"),
+    "text-as-time": ({"stall_timeout": "5"}, "stall_timeout.*'5'"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "words"), BAD_ARGUMENTS.values(), ids=BAD_ARGUMENTS.keys())
+def test_bad_arguments(arguments: dict[str, Any], words: str, tmp_path: Path) -> None:
+    good = {
+        "log_queue": None, "event_queue": queue.Queue(), "feat_nevents": [1],
+        "write_queue_size": SPAWN.RawValue("L", 0), "path_out": tmp_path / "a",
+    }  # fmt: skip
+    with pytest.raises(DCWriteError, match=words):
+        QueueWriterProcess(**{**good, **arguments})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("make", [FORK.Queue, queue.Queue], ids=["fork", "thread"])
+def test_a_queue_for_logs_that_the_process_cannot_have(make: Any, tmp_path: Path) -> None:
+    writer = QueueWriterProcess(
+        make(), SPAWN.SimpleQueue(), SPAWN.RawValue("L", 0), [1], tmp_path / "a"
+    )
+    with pytest.raises(UsageError, match="log_queue"):
+        writer.start()
 
 
 def test_run_in_the_callers_process(tmp_path: Path) -> None:

@@ -171,7 +171,23 @@ def test_mapping_taken(mapping: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "/a", "a/", "a//b", "a/b/c", ".", "..", "a/..", "a\0", 5, None]
+    "name",
+    [
+        "",
+        "/a",
+        "a/",
+        "a/b",
+        "contour/0",
+        "trace/",
+        "a//b",
+        "a/b/c",
+        ".",
+        "..",
+        "a/..",
+        "a\0",
+        5,
+        None,
+    ],
 )
 def test_feature_names_refused(name: Any) -> None:
     with pytest.raises(EventError, match="feature name"):

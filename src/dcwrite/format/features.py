@@ -17,7 +17,6 @@ import numpy.typing as npt
 from ..errors import DataError, EventError
 
 __all__ = [
-    "FORCED_DTYPES",
     "FRAME_INFO_FEATURES",
     "GROUP_FEATURES",
     "IMAGE_ATTRIBUTES",
@@ -35,18 +34,6 @@ __all__ = [
 ]
 
 AnyArray = npt.NDArray[Any]
-
-#: Dtypes that dclab's writer forces (dclab 0.73 ``rtdc_dataset/writer.py``); dcwrite keeps the
-#: caller's dtype, as dcnum does, and `verify` knows these as the usual ones.
-FORCED_DTYPES: Final[Mapping[str, str]] = {
-    **dict.fromkeys(
-        [f"fl{ii}_{what}" for ii in (1, 2, 3) for what in ("max", "npeaks")]
-        + ["index", "ml_class", "nevents"],
-        "uint32",
-    ),
-    "frame": "uint64",
-    **dict.fromkeys(["image", "image_bg", "mask"], "uint8"),
-}
 
 #: Features that are HDF5 groups, not datasets (section 1 of the .rtdc facts in the docs).
 GROUP_FEATURES: Final = frozenset({"contour", "trace"})
@@ -68,7 +55,7 @@ IMAGE_ATTRIBUTES: Final[Mapping[str, bytes]] = {
 #: Integers up to this magnitude are exact in a float of that many bytes (mantissa + 1 bit).
 _EXACT_INTEGERS: Final = {2: 2**11, 4: 2**24, 8: 2**53}
 
-_NAME = re.compile(r"[^/\x00]+(/[^/\x00]+)?\Z")
+_NAME = re.compile(r"(trace/)?[^/\x00]+\Z")
 
 
 def is_basinmap(feat: str) -> bool:
@@ -87,7 +74,7 @@ def check_feature_name(feat: str) -> None:
     Raises
     ------
     EventError
-        The name is not a non-empty string, or has more than one level.
+        The name is not a non-empty string, or has a second level that is not that of a trace.
     """
     parts = feat.split("/") if isinstance(feat, str) else []
     if not isinstance(feat, str) or not _NAME.match(feat) or any(p in {".", ".."} for p in parts):
@@ -269,10 +256,12 @@ def to_stored(feat: str, data: Any) -> AnyArray:
             f"feature '{feat}': expected an array whose first axis is the event, got items of "
             f"different shapes; pass equal shapes (only 'contour' may differ)"
         ) from exc
-    if array.ndim == 0 or array.dtype.kind not in "biuf":
+    is_numeric = array.dtype.kind in "biuf"
+    if array.ndim == 0 or not is_numeric:
+        remedy = "pass `np.atleast_1d(values)`" if is_numeric else "pass real numbers"
         raise EventError(
             f"feature '{feat}': expected a numeric array whose first axis is the event, got "
-            f"shape {array.shape} and dtype {array.dtype}; pass `np.atleast_1d(values)`"
+            f"shape {array.shape} and dtype {array.dtype}; {remedy}"
         )
     if feat == "mask":
         return mask_to_stored(array, feat)

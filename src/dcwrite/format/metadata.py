@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import numpy as np
@@ -112,6 +113,11 @@ def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     MetadataError
         A key is unknown, or a value is of another type.
     """
+    if not isinstance(metadata, Mapping):
+        raise MetadataError(
+            f"metadata: expected a mapping of 'section:key' to value, got "
+            f"{type(metadata).__name__}; nothing was stored"
+        )
     checked = {}
     for name, value in metadata.items():
         problem = check_attribute_name(name) if isinstance(name, str) else f"key {name!r}: no text"
@@ -143,19 +149,18 @@ def check_metadata_value(name: str, value: Any, kind: str | None) -> Any:
         value = value.decode("utf-8", "surrogateescape")
     if isinstance(value, np.generic):
         value = value.item()
+    if isinstance(value, str):
+        _require_storable_text(name, value)
     is_bool = isinstance(value, bool)
     is_number = isinstance(value, numbers.Real) and not is_bool
     if kind is None:
-        if value is None or isinstance(value, (Mapping, set)) or callable(value):
-            raise MetadataError(
-                f"'{name}': expected text, a number or an array, got {type(value).__name__}"
-            )
-        return value
+        return value if isinstance(value, str) else _storable(name, value)
     if kind == "text" and isinstance(value, str):
         return value
-    if kind == "integer" and is_number and math.isfinite(value) and float(value) == int(value):
+    is_small = is_number and (not isinstance(value, int) or -(2**63) <= value < 2**63)
+    if kind == "integer" and is_small and math.isfinite(value) and float(value) == int(value):
         return int(value)
-    if kind == "float" and is_number:
+    if kind == "float" and is_small:
         return float(value)
     if kind == "bool" and (is_bool or (is_number and value in (0, 1))):
         return bool(value)
@@ -167,4 +172,33 @@ def check_metadata_value(name: str, value: Any, kind: str | None) -> Any:
             return pair.astype(np.float64)
     raise MetadataError(
         f"'{name}': expected {kind}, got {value!r} ({type(value).__name__}); nothing was stored"
+    )
+
+
+def _require_storable_text(name: str, text: str) -> None:
+    """Refuse what HDF5 cannot hold as UTF-8 text of any length."""
+    if "\0" in text:
+        raise MetadataError(f"'{name}': expected text without NUL characters, got {text!r}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise MetadataError(f"'{name}': expected UTF-8 text, got {text!r}") from exc
+
+
+def _storable(name: str, value: Any) -> Any:
+    """A number or an array of numbers or texts, as HDF5 can hold it."""
+    with suppress(ValueError):  # nested lists of different lengths
+        array = np.asarray(value)
+        if array.dtype.kind in "biufcV":
+            return value
+        if array.dtype.kind == "S":
+            return array
+        items = array.ravel().tolist()
+        if array.dtype.kind == "U" and np.array_equal(array, np.asarray(value, object)):
+            for item in items:
+                _require_storable_text(name, item)
+            return array.tolist()
+    raise MetadataError(
+        f"'{name}': expected text, a number or an array, got {value!r} ({type(value).__name__}); "
+        f"nothing was stored"
     )

@@ -165,8 +165,8 @@ class _PipelineWriter(QueueWriterBase):
     def _look_at_workers(self) -> None:
         """End the writer when all its workers have ended and frames are missing for good.
 
-        dcnum's runner waits for ever for a worker that has logged an error and ended, and for
-        more than an hour for one that was killed, after which it takes the run for a success.
+        dcnum's runner waits for ever for workers that have logged an error and ended, and for
+        its writer for 100 minutes when they were killed.
         """
         n_frames, n_written = len(self.feat_nevents), self.written_frames.peek()
         if n_written == n_frames or not self._has_started():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +40,7 @@ from .hdf5 import (
     open_for_reading,
     own_item,
     read_whole,
+    require_open,
     storage_errors,
 )
 from .objects import copy_object
@@ -170,6 +171,8 @@ def store_basin(
     what = f"basin '{name}'"
     if isinstance(paths, (str, Path)):
         paths = [paths]
+    if isinstance(urls, str):
+        urls = [urls]
     given = [
         key
         for key, value in (("paths", paths), ("urls", urls), ("internal_data", internal_data))
@@ -180,7 +183,9 @@ def store_basin(
             f"{what}: expected exactly one of `paths`, `urls` and `internal_data`, and not empty; "
             f"got {given or 'none'}"
         )
-    _require_texts(what, name, description, identifier, *(features or ()), *(urls or ()))
+    _require_texts(what, name, description, identifier, *(urls or ()))
+    _require_features(what, features or ())
+    _require_features(what, internal_data or ())
     n_source = None
     arrays: dict[str, Any] = {}
     if internal_data is not None:
@@ -223,6 +228,15 @@ def _require_texts(what: str, name: object, *others: object) -> None:
     for value in (name, *(item for item in others if item is not None)):
         if not isinstance(value, str):
             raise BasinError(f"{what}: expected texts, got {value!r} ({type(value).__name__})")
+
+
+def _require_features(what: str, features: Iterable[str]) -> None:
+    """Refuse what no reader looks for in a basin."""
+    if isinstance(features, str):
+        raise BasinError(f"{what}: expected a list of features, got {features!r}; pass a list")
+    _require_texts(what, "", *features)
+    if taken := [feat for feat in features if is_basinmap(feat)]:
+        raise BasinError(f"{what}: expected features, got mappings {taken}; leave them out")
 
 
 def _path_texts(what: str, paths: Sequence[str | Path]) -> tuple[str, ...]:
@@ -337,6 +351,8 @@ def copy_basins(h5_src: h5py.File, h5_dst: h5py.File, internal_basins: bool = Tr
     """
     from .writer import HDF5Writer  # noqa: PLC0415 - the writer itself uses this module
 
+    require_open(h5_src)
+    require_open(h5_dst, writable=True)
     plans = []
     # in the order of their keys, so that mappings get the numbers that dcnum would give them
     for key, basin in sorted(list_basins(h5_src), key=lambda item: item[0]):
@@ -388,7 +404,8 @@ def _plan_copy(
             indices = as_mapping(read_whole(h5_src[path]), n_source, f"{what}: mapping")
         except ValueError as exc:
             raise BasinError(str(exc)) from exc
-    text: str | None = "\n".join(decode_lines(np.atleast_1d(read_whole(h5_src["basins"][key])).tolist()))
+    lines = np.atleast_1d(read_whole(h5_src["basins"][key])).tolist()
+    text: str | None = "\n".join(decode_lines(lines))
     locations = _reachable_locations(basin, Path(h5_src.filename), Path(h5_dst.filename))
     if locations != basin.locations:
         basin, text = replace(basin, locations=locations), None

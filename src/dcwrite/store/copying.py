@@ -27,6 +27,7 @@ from .hdf5 import (
     own_item,
     read_whole,
     refuse_unsafe_sources,
+    require_open,
     storage_errors,
 )
 from .objects import copy_object
@@ -80,6 +81,8 @@ def copy_features(
     StorageError
         The disk refused; the feature is removed again.
     """
+    require_open(h5_src)
+    require_open(h5_dst, writable=True)
     with storage_errors(h5_dst.filename, "creating the group 'events'"):
         out = h5_dst.require_group("events")
     source = own_item(h5_src, "events")
@@ -149,7 +152,8 @@ def _mapping_for(
         if isinstance(dset, h5py.Dataset):
             refuse_unsafe_sources(dset)
     if mapping is not None:
-        return as_mapping(mapping, _length(item), f"mapping of feature '{feat}'")
+        rows = as_mapping(mapping, _length(item), f"mapping of feature '{feat}'")
+        return rows.astype(np.intp)  # small integers overflow where rows become chunks
     if isinstance(item, h5py.Dataset) and (
         item.is_virtual or item.external or (feat == "mask" and item.dtype == np.bool_)
     ):
@@ -272,6 +276,8 @@ def copy_metadata(h5_src: h5py.File, h5_dst: h5py.File, *, keep_empty: bool = Fa
     StorageError
         The disk refused.
     """
+    require_open(h5_src)
+    require_open(h5_dst, writable=True)
     with (
         content_errors(h5_src.filename, "copying metadata"),
         storage_errors(h5_dst.filename, "copying metadata"),

@@ -129,9 +129,11 @@ def describe(
     StorageError, DamagedFileError
         As for `Recording`.
     """
-    with Recording(path, basin_roots=basin_roots) as recording:
-        with content_errors(recording.path, "describing the file"):
-            return _describe(recording)
+    with (
+        Recording(path, basin_roots=basin_roots) as recording,
+        content_errors(recording.path, "describing the file"),
+    ):
+        return _describe(recording)
 
 
 def _describe(recording: Recording) -> Description:

@@ -169,6 +169,11 @@ class EventStore:
                     )
             else:
                 self._create(group, feat, item_shape, dtype, ds_kwds)
+            if group[feat].chunks is None:
+                raise EventError(
+                    f"feature '{feat}': expected a chunked dataset in '{self._file.path}', got "
+                    f"one that cannot grow; rewrite the recording with `dcwrite replay` first"
+                )
             dataset = GrowingDataset(group, feat, summarise=self._summarise)
         self._datasets[group_name, feat] = dataset
         return dataset

@@ -18,7 +18,7 @@ from typing import Any, Final
 import h5py
 import hdf5plugin  # noqa: F401 - registers the Zstandard filter with HDF5
 
-from ..errors import DamagedFileError, DCWriteError, StorageError, UsageError
+from ..errors import ClosedError, DamagedFileError, DCWriteError, StorageError, UsageError
 
 __all__ = [
     "CHUNK_CACHE",
@@ -36,6 +36,7 @@ __all__ = [
     "read_whole",
     "refuse_far_data",
     "refuse_unsafe_sources",
+    "require_open",
     "storage_errors",
 ]
 
@@ -60,6 +61,28 @@ def _errno_of(exc: BaseException) -> int | None:
         return exc.errno
     found = _ERRNO.search(str(exc))
     return int(found.group(1)) if found else None
+
+
+def require_open(h5: object, *, writable: bool = False) -> None:
+    """Refuse what is no open file, before HDF5 says so in its own words.
+
+    Raises
+    ------
+    UsageError
+        Not an `h5py.File`, or one that is open for reading where it has to be written.
+    ClosedError
+        The file was closed.
+    """
+    if not isinstance(h5, h5py.File):
+        raise UsageError(
+            f"expected an open h5py.File, got {h5!r} ({type(h5).__name__}); open it with h5py"
+        )
+    if not h5.id.valid:
+        raise ClosedError("expected an open file, got a closed one; open it again")
+    if writable and h5.mode == "r":
+        raise UsageError(
+            f"'{h5.filename}': expected a file that is open for writing, got mode 'r'"
+        )
 
 
 @contextmanager

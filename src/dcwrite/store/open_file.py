@@ -15,7 +15,7 @@ from typing import Any
 import h5py
 
 from ..errors import ClosedError, RecordingError, UsageError
-from .hdf5 import descriptor_of, divert, open_for_writing, storage_errors
+from .hdf5 import descriptor_of, divert, open_for_writing, require_open, storage_errors
 
 __all__ = ["OpenFile", "text_filters"]
 
@@ -53,12 +53,11 @@ class OpenFile:
     def __init__(self, obj: h5py.File | Path | str, mode: str) -> None:
         self.owned = not isinstance(obj, h5py.File)
         if isinstance(obj, h5py.File):
-            if not obj.id.valid:
-                raise ClosedError("expected an open file, got a closed one; open it again")
-            if obj.mode == "r":
-                raise UsageError(
-                    f"'{obj.filename}': expected a file that is open for writing, got mode 'r'"
-                )
+            require_open(obj, writable=True)
+        elif not isinstance(obj, (str, os.PathLike)):
+            raise UsageError(
+                f"expected a path or an open h5py.File, got {obj!r} ({type(obj).__name__})"
+            )
         self.h5: h5py.File = obj if isinstance(obj, h5py.File) else open_for_writing(obj, mode)
         self.path = Path(os.fsdecode(self.h5.filename))
         self.closed = False

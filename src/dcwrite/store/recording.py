@@ -392,8 +392,10 @@ class Recording(Mapping[str, Any]):
             if inner is None or rows is None:
                 return group, rows if inner is None else inner
             return group, inner[_checked_rows(rows, len(inner), feat, self.path)]
+        unread = [f"{status.reason}" for status in self.basins if status.reason]
+        hint = f"; some basins cannot be read: {'; '.join(unread)}" if unread else ""
         raise FeatureNotFoundError(
-            f"'{self.path}': expected one of the features {self.features}, got '{feat}'"
+            f"'{self.path}': expected one of the features {self.features}, got '{feat}'{hint}"
         )
 
     def lengths(self) -> dict[str, int]:
@@ -601,6 +603,7 @@ def _checked_rows(rows: AnyArray | None, n_source: int, feat: str, path: Path) -
     if rows is None:
         return None
     try:
-        return as_mapping(rows, n_source, f"'{path}', feature '{feat}': mapping")
+        rows = as_mapping(rows, n_source, f"'{path}', feature '{feat}': mapping")
     except DataError as exc:
         raise DamagedFileError(str(exc)) from exc
+    return rows.astype(np.intp)  # small integers overflow where rows become chunks

@@ -28,6 +28,7 @@ import numpy.typing as npt
 
 from .._version import __version__
 from ..errors import DamagedFileError, DCWriteError, StorageError
+from ..format.basin import BASIN_GROUP
 from .background import BackgroundBasin
 from .basins import copy_basins, describe_basin
 from .copying import copy_features, copy_metadata
@@ -197,6 +198,7 @@ def _recover_journal(
         with storage_errors(original, "copying the recording that was appended to"):
             shutil.copyfile(original, temporary)
     bad_rows: list[tuple[int, int]] = []
+    bad_backgrounds: list[tuple[int, int]] = []
     kwds = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in state.head.get("ds_kwds", {}).items()
@@ -211,7 +213,13 @@ def _recover_journal(
             n_rows = n_new
             if number not in in_events:
                 n_rows = min(state.lengths.get(number, 0), _known_rows(state, feature))
-            _put_feature(writer, feature, state, data, n_rows, bad_rows, report)
+            found = bad_rows if number in in_events else bad_backgrounds
+            _put_feature(writer, feature, state, data, n_rows, found, report)
+        if bad_backgrounds and BackgroundBasin.MAPPING in writer.events:
+            mapping = writer.events[BackgroundBasin.MAPPING][:]
+            for first, last in bad_backgrounds:
+                events = np.flatnonzero((mapping >= first) & (mapping < last))
+                bad_rows += [(int(event), int(event) + 1) for event in events]
         if CONTOURS in state.lengths:
             items = [item for _, rows in state.tails.get(CONTOURS, []) for item in rows]
             writer.store_feature_chunk("contour", items[:n_new])
@@ -371,7 +379,10 @@ def _scan(sender: Any, path_in: Path, temporary: Path, cut_damaged: bool) -> Non
     try:
         with _open_any(path_in, report) as h5:
             _copy_whole_events(h5, temporary, report, cut_damaged)
-    except (DCWriteError, OSError, RuntimeError, ValueError, KeyError, TypeError) as exc:
+    except (
+        AttributeError, DCWriteError, LookupError, MemoryError, OSError, RuntimeError, TypeError,
+        ValueError,
+    ) as exc:  # fmt: skip
         sender.send(f"{type(exc).__name__}: {exc}")
     else:
         sender.send(
@@ -423,7 +434,9 @@ def _copy_whole_events(
     with h5py.File(temporary, "x") as out:
         names = [name for name in events if name in datasets or name in {"trace", "contour"}]
         copy_features(h5, out, names, mapping=None if len(rows) == len(good) else rows)
-        for what, copy in (("metadata", copy_metadata), ("basins", copy_basins)):
+        # a mapping that lost events is copied as a feature, and its basin as it is
+        basins = copy_basins if len(rows) == len(good) else _copy_basin_groups
+        for what, copy in (("metadata", copy_metadata), ("basins", basins)):
             _try_copy(what, copy, h5, out, report)
     if len(rows) < len(good) and cut_damaged:
         _note_rows(temporary, rows)
@@ -499,12 +512,19 @@ def _keep(path: Path, good: AnyArray, report: RecoveryReport, cut_damaged: bool)
         with h5py.File(source, "r") as h5, h5py.File(path, "x") as out:
             copy_features(h5, out, list(h5["events"]), mapping=rows)
             copy_metadata(h5, out)
-            copy_basins(h5, out)
+            _copy_basin_groups(h5, out)
         if cut_damaged:
             _note_rows(path, rows)
     finally:
         source.unlink()
     report.n_events = len(rows)
+
+
+def _copy_basin_groups(h5: h5py.File, out: h5py.File) -> None:
+    """Basins as they are: their mappings are features, of which the whole events were copied."""
+    for name in ("basins", BASIN_GROUP):
+        if isinstance(h5.get(name), h5py.Group):
+            h5py.h5o.copy(h5.id, name.encode(), out.id, name.encode())
 
 
 def _note_rows(path: Path, rows: AnyArray) -> None:

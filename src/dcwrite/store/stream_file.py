@@ -305,11 +305,12 @@ class StreamFile:
         try:
             self.end_live()
             self.writer.close()
-            if self._renames:
+            if self.writer.h5_owned:
                 with storage_errors(part, "completing the recording"):
                     with part.open("rb+") as file:
                         sync_file(file.fileno(), data_only=False)
-                    part.replace(self.path_out)
+                    if self._renames:
+                        part.replace(self.path_out)
                     sync_folder(self.path_out.parent)
         except BaseException:
             self.leave()

@@ -1,7 +1,8 @@
 """Whole files: a file appears under its name complete, or not at all.
 
 Alone here: temporary names, syncing and renaming. Invariant: what stood under the output's name
-is untouched until the new file is complete and on the disk; an interrupted run leaves nothing.
+is untouched until the new file is complete and on the disk; an interrupted run leaves nothing, one
+that was killed a hidden file ".NAME.*.tmp" at most.
 """
 
 from __future__ import annotations

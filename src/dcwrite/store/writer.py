@@ -408,20 +408,21 @@ class HDF5Writer:
         BasinError
             The arguments do not fit; nothing was written.
         """
-        self._require_open()
-        return basins.store_basin(
-            self,
-            name=name,
-            paths=paths,
-            features=features,
-            description=description,
-            mapping=mapping,
-            internal_data=internal_data,
-            identifier=identifier,
-            urls=urls,
-            basin_format=basin_format,
-            perishable=perishable,
-        )
+        with self._lock:  # or two threads take one mapping's name
+            self._require_open()
+            return basins.store_basin(
+                self,
+                name=name,
+                paths=paths,
+                features=features,
+                description=description,
+                mapping=mapping,
+                internal_data=internal_data,
+                identifier=identifier,
+                urls=urls,
+                basin_format=basin_format,
+                perishable=perishable,
+            )
 
     def store_log(
         self, log: str, data: Iterable[str | bytes] | str, override: bool = False
@@ -501,9 +502,9 @@ class HDF5Writer:
         MetadataError
             A key is unknown or a value has the wrong type; none was set.
         """
-        self._require_open()
         checked = check_metadata(metadata)
-        with storage_errors(self.path, "setting attributes"):
+        with self._lock, storage_errors(self.path, "setting attributes"):
+            self._require_open()
             for key, value in checked.items():
                 self._file.h5.attrs[key] = value
 

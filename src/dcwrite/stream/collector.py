@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import ctypes
+import numbers
 import operator
 import queue
 import time
@@ -24,7 +25,7 @@ from ..errors import DCWriteError, EventError, StallError, UsageError, WriterDie
 from ..format.features import FRAME_INFO_FEATURES
 from .early import EarlyFrames, size_bytes
 from .packing import PackedEvents
-from .relay import memory_of
+from .relay import items_getter, memory_of
 from .stash import EventStash, Schema
 
 __all__ = ["MEMORY_BUDGET", "Batch", "Collector"]
@@ -76,7 +77,8 @@ class Collector:
     Raises
     ------
     UsageError
-        `write_threshold` or `memory_budget` is not a positive integer.
+        `write_threshold` or `memory_budget` is not a positive integer, `stall_timeout` is no time,
+        or `event_queue` is no queue.
     """
 
     def __init__(
@@ -100,9 +102,10 @@ class Collector:
             )
         if memory_budget < 1:
             raise UsageError(f"memory_budget: expected at least 1 byte, got {memory_budget}")
-        self._get_items: Callable[[float], list[Any]] = getattr(
-            event_queue, "get_many", lambda timeout: [event_queue.get(timeout=timeout)]
-        )
+        seconds: Any = 1 if stall_timeout is None else stall_timeout
+        if not isinstance(seconds, numbers.Real) or not float(seconds) > 0:
+            raise UsageError(f"stall_timeout: expected seconds or None, got {stall_timeout!r}")
+        self._get_items = items_getter(event_queue)
         #: taken from the queue, and not looked at
         self._pending: collections.deque[Any] = collections.deque()
         self._batch_bytes = memory_budget // 4

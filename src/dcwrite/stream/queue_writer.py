@@ -279,13 +279,20 @@ class QueueWriterProcess(QueueWriterBase, mp_spawn.Process):  # type: ignore[nam
         Raises
         ------
         UsageError
-            `feat_nevents` is not shared, and does not hold all counts yet.
+            `feat_nevents` is not shared, and does not hold all counts yet; or `log_queue` cannot
+            be given to a spawned process.
         """
         if isinstance(self.feat_nevents, (list, tuple, np.ndarray)) and -1 in self.feat_nevents:
             raise UsageError(
                 "feat_nevents: expected a shared array (multiprocessing.Array or RawArray), or "
                 "all counts before the start, got a list or numpy array with -1: the process has "
                 "a copy of its own, in which nobody could set the missing counts"
+            )
+        if self.log_queue is not None and not can_be_spawned(self.log_queue):
+            raise UsageError(
+                "log_queue: expected a queue that a spawned process can write to, got one of this "
+                "process or of a fork context; make it with "
+                "`multiprocessing.get_context('spawn').Queue()`, or pass None"
             )
         if not can_be_spawned(self.event_queue):
             self._relay = Relay(self.event_queue, mp_spawn.Queue(maxsize=1000))

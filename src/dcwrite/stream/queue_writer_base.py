@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from .._version import __version__
-from ..errors import AbortedError, DCWriteError, WriterDiedError
+from ..errors import AbortedError, DCWriteError, EventError, WriterDiedError
 from .chunk_writer import BatchEnd, ChunkWriter, WriterQueue
 from .collector import MEMORY_BUDGET, Collector
 
@@ -102,8 +102,18 @@ class QueueWriterBase:
         self._frames = mp_spawn.RawValue("Q", 0)
         self._durable = mp_spawn.RawValue("Q", 0)
         self._abort = mp_spawn.RawValue("b", 0)
-        # refuses a wrong threshold here, and not later in a thread
-        Collector((), (), write_threshold=write_threshold, put_batch=print, check=print)
+        # refuses wrong arguments here, and not later in a thread
+        Collector(
+            event_queue,
+            (),
+            write_threshold=write_threshold,
+            put_batch=print,
+            check=print,
+            stall_timeout=stall_timeout,
+        )
+        is_sized = hasattr(feat_nevents, "__len__") and not isinstance(feat_nevents, (str, bytes))
+        if not is_sized or getattr(feat_nevents, "ndim", 1) != 1:
+            raise EventError(f"feat_nevents: expected one integer per frame, got {feat_nevents!r}")
 
     @property
     def written_events(self) -> Counter:

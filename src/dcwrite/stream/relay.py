@@ -7,10 +7,51 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Callable
 from contextlib import suppress
+from multiprocessing.queues import SimpleQueue
 from typing import Any
 
-__all__ = ["Relay", "can_be_spawned", "close_queue", "memory_of", "without_fork_lock"]
+from ..errors import UsageError
+
+__all__ = [
+    "Relay",
+    "can_be_spawned",
+    "close_queue",
+    "items_getter",
+    "memory_of",
+    "without_fork_lock",
+]
+
+
+def items_getter(event_queue: Any) -> Callable[[float], list[Any]]:
+    """How items are taken from a queue: within so many seconds, or `queue.Empty` is raised.
+
+    Raises
+    ------
+    UsageError
+        There is no way to take anything.
+    """
+    if hasattr(event_queue, "get_many"):
+        get_many: Callable[[float], list[Any]] = event_queue.get_many
+        return get_many
+    if not hasattr(event_queue, "get"):
+        raise UsageError(
+            f"event_queue: expected a queue with `get`, got {type(event_queue).__name__}; pass a "
+            f"queue.Queue or a multiprocessing.Queue, for instance"
+        )
+    if not isinstance(event_queue, SimpleQueue):
+        return lambda timeout: [event_queue.get(timeout=timeout)]
+
+    reader: Any = getattr(event_queue, "_reader")  # noqa: B009 - it has no public name
+
+    def get_one(timeout: float) -> list[Any]:
+        # its `get` has no timeout; nobody else takes from it, so what is there stays there
+        if not reader.poll(timeout):
+            raise queue.Empty
+        return [event_queue.get()]
+
+    return get_one
 
 
 class Relay(threading.Thread):
@@ -24,15 +65,20 @@ class Relay(threading.Thread):
 
     def run(self) -> None:
         """Pass items on until told to stop."""
+        get_items = items_getter(self.source)
         while not self._stopping.is_set():
             try:
-                item = self.source.get(timeout=0.1)
+                items = get_items(0.1)
             except queue.Empty:
                 continue
-            while not self._stopping.is_set():
-                with suppress(queue.Full):
-                    self.target.put(item, timeout=0.1)
-                    break
+            for item in items:
+                self._pass_on(item)
+
+    def _pass_on(self, item: Any) -> None:
+        while not self._stopping.is_set():
+            with suppress(queue.Full):
+                self.target.put(item, timeout=0.1)
+                return
 
     def stop(self) -> None:
         """End the thread and the target queue."""
@@ -66,8 +112,9 @@ def close_queue(shared_queue: Any, *, wait: bool) -> None:
     """Close this process's end of a queue, if it has one."""
     if shared_queue is None or not hasattr(shared_queue, "close"):
         return
-    if not wait:
+    has_thread = hasattr(shared_queue, "join_thread")  # a SimpleQueue has none
+    if has_thread and not wait:
         shared_queue.cancel_join_thread()
     shared_queue.close()
-    if wait:
+    if has_thread and wait:
         shared_queue.join_thread()
