@@ -111,6 +111,8 @@ def kills(torture: Torture) -> None:
     )
     spec = Spec(kind="append", n_frames=300)
     torture.run("kills", "each call, appending", "fail_sweep", spec, modes=["kill"], **options)
+    spec = Spec(n_frames=300, live=True)
+    torture.run("kills", "each call, live", "fail_sweep", spec, modes=["kill"], **options)
     torture.run("kills", "recover, at each of its calls", "recover_kills", SMALL,
                 shim=torture.shim, call=20, step=torture.step)  # fmt: skip
 
@@ -128,6 +130,7 @@ def disk(torture: Torture) -> None:
         "stream, appending": Spec(kind="append", n_frames=300),
         "stream, gzip": Spec(kind="gzip", n_frames=200),
         "stream, traces and contours": Spec(kind="groups", n_frames=60, threshold=20),
+        "stream, live": Spec(n_frames=300, live=True),
         "HDF5Writer": Spec(kind="writer", n_frames=300),
     }
     for name, spec in specs.items():
@@ -176,6 +179,7 @@ def power(torture: Torture) -> None:
         "synced every 50 ms": Spec(
             n_frames=600, threshold=13, durability="power", sync_interval_s=0.05
         ),
+        "live": Spec(n_frames=300, threshold=20, durability="power", live=True),
         "appending": Spec(kind="append", n_frames=300, durability="power"),
         "traces and contours": Spec(kind="groups", n_frames=80, threshold=20, durability="power"),
     }

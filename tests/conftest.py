@@ -12,6 +12,8 @@ import pytest
 from hypothesis import settings
 
 pytest_plugins = ["tests.leaks"]
+# before anything imports it, whichever folder is collected first
+pytest.register_assert_rewrite("tests.peer.judge")
 
 #: Real recordings; they stay outside the repository.
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -27,8 +27,9 @@ def test_stream(mode: str, first: int, trials: Trials, shim: Path) -> None:
         Spec(kind="append", n_frames=200, threshold=100),
         Spec(kind="gzip", n_frames=120, threshold=40),
         Spec(n_frames=120, threshold=20, replace_bytes=30_000, durability="power"),
+        Spec(n_frames=120, threshold=40, live=True),
     ],
-    ids=["append", "gzip", "replaced journal"],
+    ids=["append", "gzip", "replaced journal", "live"],
 )
 def test_other_streams(spec: Spec, trials: Trials, shim: Path) -> None:
     trials("fail_sweep", spec, shim=shim, modes=["from then on"], codes=CODES, step=5)

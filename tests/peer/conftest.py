@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("tests.peer.judge")
-
 #: Names in the folder of real recordings.
 REAL = [
     "fmt-hdf5_cytoshot_full-features_2023",

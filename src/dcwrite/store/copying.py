@@ -85,6 +85,8 @@ def copy_features(
     require_open(h5_dst, writable=True)
     with storage_errors(h5_dst.filename, "creating the group 'events'"):
         out = h5_dst.require_group("events")
+    if isinstance(features, str):
+        features = [features]
     source = own_item(h5_src, "events")
     if not isinstance(source, h5py.Group):
         source = {}

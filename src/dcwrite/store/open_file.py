@@ -165,14 +165,14 @@ class OpenFile:
             finally:
                 drop_handles()
 
-    def _close_owned(self) -> None:
+    def _close_owned(self, doing: str = "closing the file") -> None:
         if self._gave_up:
             with suppress(OSError, RuntimeError):
                 self.h5.close()
         elif self.owned:
             descriptor = descriptor_of(self.h5)  # HDF5 crashes when asked after a failed close
             try:
-                with storage_errors(self.path, "closing the file"):
+                with storage_errors(self.path, doing):
                     self.h5.close()
             except OSError:
                 divert(descriptor)
@@ -189,7 +189,10 @@ class OpenFile:
 
     def reopen(self) -> None:
         """Close the file and open it again, which ends SWMR."""
-        with storage_errors(self.path, "ending SWMR"):
-            self.h5.close()
+        try:
+            self._close_owned("ending SWMR")
+        except OSError:
+            self.failed = self.closed = True  # HDF5 crashes when it is asked anything of it now
+            raise
         self.h5 = open_for_writing(self.path, "r+")
         self.events = self._require_events()

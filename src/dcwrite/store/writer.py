@@ -605,9 +605,9 @@ class HDF5Writer:
         file cannot be opened afterwards, but its chunks are in it.
         """
         with self._lock:
+            _open_writers.discard(self)
+            self._store.discard()
+            self._pool.close()
             if not self._file.closed:
-                _open_writers.discard(self)
-                self._store.discard()
-                self._pool.close()
                 self._file.abandon()
-                self._store.drop_handles()
+            self._store.drop_handles()

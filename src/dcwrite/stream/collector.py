@@ -187,6 +187,12 @@ class Collector:
             counts = self._counts(first)
             if n_frames := self._batch_frames(counts):
                 return counts[:n_frames]
+            if (counts < -1).any():
+                frame = first + int(np.argmin(counts))
+                raise EventError(
+                    f"feat_nevents, frame {frame}: expected a number of events, or -1 for a frame "
+                    f"that was not processed yet, got {int(counts.min())}"
+                )
             unknown = int((counts < 0).sum())
             if unknown != n_unknown:
                 n_unknown = unknown
