@@ -13,10 +13,10 @@ CODES = ["ENOSPC", "EIO", "EDQUOT", "EFBIG"]
 Trials = Callable[..., list[Trial]]
 
 
-@pytest.mark.parametrize(("mode", "first"), [("once", 1), ("from then on", 2), ("short", 1)])
+@pytest.mark.parametrize(("mode", "first"), [("once", 1), ("from then on", 2), ("short", 3)])
 def test_stream(mode: str, first: int, trials: Trials, shim: Path) -> None:
     spec = Spec(n_frames=120, threshold=40)
-    options = {"modes": [mode], "codes": CODES, "first": first, "step": 2}
+    options = {"modes": [mode], "codes": CODES, "first": first, "step": 4}
     found = trials("fail_sweep", spec, shim=shim, **options)
     assert {trial.error for trial in found} <= {"StorageError", None}
 
@@ -32,7 +32,7 @@ def test_stream(mode: str, first: int, trials: Trials, shim: Path) -> None:
     ids=["append", "gzip", "replaced journal", "live"],
 )
 def test_other_streams(spec: Spec, trials: Trials, shim: Path) -> None:
-    trials("fail_sweep", spec, shim=shim, modes=["from then on"], codes=CODES, step=5)
+    trials("fail_sweep", spec, shim=shim, modes=["from then on"], codes=CODES, step=8)
 
 
 def test_writer(trials: Trials, shim: Path) -> None:

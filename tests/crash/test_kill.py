@@ -42,14 +42,14 @@ def test_at_random_moments(threshold: int, trials: Trials) -> None:
     ids=["plain", "append", "replaced journal", "live"],
 )
 def test_at_each_call(spec: Spec, trials: Trials, shim: Path) -> None:
-    found = trials("fail_sweep", spec, shim=shim, modes=["kill"], codes=["EIO"], step=3)
+    found = trials("fail_sweep", spec, shim=shim, modes=["kill"], codes=["EIO"], step=5)
     assert max(trial.recovered for trial in found) > 0
 
 
 @pytest.mark.parametrize("kind", ["gzip", "groups"])
 def test_at_some_calls(kind: str, trials: Trials, shim: Path) -> None:
     spec = Spec(kind=kind, n_frames=60, threshold=20)
-    trials("fail_sweep", spec, shim=shim, modes=["torn"], codes=["EIO"], step=15)
+    trials("fail_sweep", spec, shim=shim, modes=["torn"], codes=["EIO"], step=20)
 
 
 def test_of_the_recovering_process(trials: Trials, shim: Path) -> None:

@@ -23,5 +23,5 @@ Trials = Callable[..., list[Trial]]
     ids=["plain", "replaced journal", "sync now and then", "append"],
 )
 def test_replayed(spec: Spec, trials: Trials, shim: Path) -> None:
-    found = trials("replay_sweep", spec, shim=shim, power_cuts=15, seed=1, step=6)
+    found = trials("replay_sweep", spec, shim=shim, power_cuts=12, seed=1, step=8)
     assert {trial.what for trial in found} == {"kill", "power cut"}
