@@ -35,6 +35,11 @@ def dcwrite(
     )
 
 
+def _heed_interrupts() -> None:
+    """A shell that runs the tests in the background has Ctrl-C ignored, and passes that on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Running:
     """A command that runs in a process group of its own, like one that was typed in a shell."""
 
@@ -46,6 +51,7 @@ class Running:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=_heed_interrupts if os.name == "posix" else None,  # noqa: PLW1509
         )
 
     def wait_for(self, pattern: str) -> str:

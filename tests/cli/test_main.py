@@ -57,7 +57,8 @@ def test_shell_completion(tmp_path: Path) -> None:
 def test_unknown_command_names_those_that_exist() -> None:
     result = CliRunner().invoke(main, ["verfiy"])
     assert result.exit_code == 2
-    assert "No such command 'verfiy'; there are demo, info, replay, verify." in result.stderr
+    message = "No such command 'verfiy'; there are demo, info, recover, replay, verify, watch."
+    assert message in result.stderr
 
 
 @pytest.mark.parametrize(
