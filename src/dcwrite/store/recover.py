@@ -142,7 +142,8 @@ def recover(
     target = Path(path_out) if path_out is not None else _default_output(path_in)
     refuse_same_file(target, [path_in, *(unfinished or ())])
     report = RecoveryReport(path_in, target, "scan" if unfinished is None else "journal")
-    with whole_file(target, overwrite=overwrite) as temporary:
+    size = (path_in if unfinished is None else unfinished[0]).stat().st_size
+    with whole_file(target, overwrite=overwrite, expected_bytes=size) as temporary:
         if unfinished is None:
             _scan_in_child(path_in, temporary, report, cut_damaged, timeout_s)
         else:

@@ -22,6 +22,7 @@ from ..errors import DCWriteError, StorageError, UsageError
 from .append import GrowingDataset
 from .hdf5 import storage_errors
 from .journal import CONTOURS, Commit, Durability, FeatureRecord, Journal, Tail, sync_file
+from .space import require_space
 from .whole_file import sync_folder
 from .writer import HDF5Writer
 
@@ -122,6 +123,7 @@ class StreamFile:
         made = []
         try:
             if exists and mode == "a":
+                require_space(part, self.path_out.stat().st_size)
                 made.append(part)
                 with storage_errors(part, "copying the recording that is appended to"):
                     shutil.copyfile(self.path_out, part)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ..errors import StorageError, UsageError
 from .hdf5 import storage_errors
+from .space import require_space
 
 __all__ = ["refuse_same_file", "sync_folder", "whole_file"]
 
@@ -53,7 +54,9 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def whole_file(path_out: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
+def whole_file(
+    path_out: str | os.PathLike[str], *, overwrite: bool = False, expected_bytes: int = 0
+) -> Iterator[Path]:
     """Give a temporary path in the same folder, renamed to the output's at the end.
 
     Parameters
@@ -62,6 +65,8 @@ def whole_file(path_out: str | os.PathLike[str], *, overwrite: bool = False) -> 
         Name under which the complete file appears.
     overwrite
         Whether it may replace a file of that name.
+    expected_bytes
+        Estimate of its size: refused at once where the disk has less.
 
     Yields
     ------
@@ -84,6 +89,7 @@ def whole_file(path_out: str | os.PathLike[str], *, overwrite: bool = False) -> 
         raise StorageError(
             errno.ENOENT, "the output's folder does not exist; create it first", str(path_out)
         )
+    require_space(path_out, expected_bytes)
     temporary = path_out.with_name(f".{path_out.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary

@@ -184,7 +184,8 @@ def replay(
         n_frames = len(starts) - 1
         raw_bytes = sum(map(_raw_bytes, features.values()))
         frame_bytes = max(1, raw_bytes // max(1, n_frames))
-        with whole_file(path_out, overwrite=overwrite) as temporary:
+        size = path_in.stat().st_size
+        with whole_file(path_out, overwrite=overwrite, expected_bytes=size) as temporary:
             clock = Clock("replaying", n_events, "events", progress)
             write_frames(
                 temporary,
