@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 from pathlib import Path
 
@@ -30,7 +29,7 @@ def test_more_than_the_disk_has_is_refused_before_anything_is_written(tmp_path: 
         whole_file(tmp_path / "new.rtdc", expected_bytes=too_much),
     ):
         raise AssertionError("not reached")
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_little_is_not_refused(tmp_path: Path) -> None:
