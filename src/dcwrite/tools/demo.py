@@ -65,7 +65,11 @@ class _SimulatedFrames:
         recording = SimulatedRecording(self.settings)
         for block in blocks:
             for frame in block.tolist():
-                yield frame, recording.frame_events(frame)
+                events = recording.frame_events(frame)
+                if events is not None:
+                    n_events = len(events["deform"])
+                    events["nevents"] = np.full(n_events, n_events, dtype=np.uint32)
+                yield frame, events
 
 
 def default_workers() -> int:
@@ -131,6 +135,7 @@ def run_demo(
             clock=writing,
             event_count=True,
             scalar_attributes=True,
+            frame_info=False,  # a finished recording has no use for "index_unmapped"
         )
         with HDF5Writer(temporary, mode="r+") as writer:
             writer.store_metadata(recording.metadata())
