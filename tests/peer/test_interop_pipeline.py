@@ -225,18 +225,18 @@ def assert_workers_are_gone() -> None:
     assert not [t for t in threading.enumerate() if t.name == "UniversalWorkerThread"]
 
 
-def kill_when_it_runs(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Kill a child process right before the runner looks at the counters for the first time."""
+def kill_when_it_runs(monkeypatch: pytest.MonkeyPatch, name: str, most: int | None = None) -> None:
+    """Kill child processes right before the runner looks at the counters for the first time."""
     import dcnum.logic.ctrl
 
     original = dcnum.logic.ctrl.np.zeros
 
     def zeros(*args: Any, **kwargs: Any) -> Any:
-        for child in multiprocessing.active_children():
-            if child.name == name:
-                assert child.pid is not None
-                os.kill(child.pid, signal.SIGKILL)
-                child.join()
+        children = [c for c in multiprocessing.active_children() if c.name == name]
+        for child in children[:most]:
+            assert child.pid is not None
+            os.kill(child.pid, signal.SIGKILL)
+            child.join()
         return original(*args, **kwargs)
 
     class Numpy:
@@ -249,16 +249,28 @@ def kill_when_it_runs(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 
 
 @pytest.mark.usefixtures("switched")
+@pytest.mark.parametrize(
+    ("num_procs", "most"), [(2, None), (5, 1)], ids=["the only one", "one of several"]
+)
 def test_a_worker_process_is_killed(
-    tmp_path: Path, raw_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    raw_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    num_procs: int,
+    most: int | None,
 ) -> None:
-    """dcnum would wait for its writer for 100 minutes."""
-    kill_when_it_runs(monkeypatch, "UniversalWorkerProcess")
-    runner = run_pipeline(raw_path, tmp_path / "x.rtdc", debug=False)
+    """dcnum would wait for its writer for 100 minutes, or for ever."""
+    kill_when_it_runs(monkeypatch, "UniversalWorkerProcess", most)
+    runner = run_pipeline(raw_path, tmp_path / "x.rtdc", debug=False, num_procs=num_procs)
+    assert_workers_are_gone()
+    if most is not None and runner.state == "done":
+        # it had taken no frames yet, and the others did all of them
+        assert runner.event_count > 0
+        assert not dcwrite.verify(tmp_path / "x.rtdc").unreadable
+        return
     assert "StallError" in cause(runner)
     assert "expected 150 frames from dcnum's workers" in cause(runner)
     assert "exit code -9" in cause(runner)
-    assert_workers_are_gone()
     assert not (tmp_path / "x.rtdc").exists()
 
 

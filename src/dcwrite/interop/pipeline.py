@@ -163,7 +163,7 @@ class _PipelineWriter(QueueWriterBase):
         ]
 
     def _look_at_workers(self) -> None:
-        """End the writer when all its workers have ended and frames are missing for good.
+        """End the writer when its workers have ended, or one was killed, and frames are missing.
 
         dcnum's runner waits for ever for workers that have logged an error and ended, and for
         its writer for 100 minutes when they were killed.
@@ -177,12 +177,15 @@ class _PipelineWriter(QueueWriterBase):
                 raise self.error
             return
         workers = self._own_workers()
-        if not workers or not all(map(_has_ended, workers)):
+        ended = [worker for worker in workers if _has_ended(worker)]
+        # one that was killed takes its frames with it, whatever the others still do
+        died = any(getattr(worker, "exitcode", 0) for worker in ended)
+        if not ended or not (died or len(ended) == len(workers)):
             return
         if self._quiet_since is None or n_written != self._last_written or self._has_items():
             self._quiet_since, self._last_written = time.monotonic(), n_written
         elif time.monotonic() - self._quiet_since > QUIET_S:
-            self._end_of_workers = ", ".join(map(_end_of, workers))
+            self._end_of_workers = ", ".join(map(_end_of, ended))
             self.abort()  # all frames that are complete are written first
 
     def _has_started(self) -> bool:
@@ -207,7 +210,7 @@ class _PipelineWriter(QueueWriterBase):
         more = f" and {len(frames) - LISTED_FRAMES} more" if len(frames) > LISTED_FRAMES else ""
         return StallError(
             f"'{self.path_out}': expected {len(counts)} frames from dcnum's workers, got "
-            f"{n_written}; all workers have ended ({self._end_of_workers}), and frames {listed}"
+            f"{n_written}; workers have ended ({self._end_of_workers}), and frames {listed}"
             f"{more} never came; look for the cause in the job's log",
             frames.tolist(),
         )
