@@ -35,9 +35,12 @@ __all__ = [
     "Command",
     "ProgressView",
     "amount",
+    "basin_roots_option",
     "clean",
     "error_text",
     "fail",
+    "files_argument",
+    "json_option",
     "print_json",
     "print_table",
     "print_text",
@@ -95,6 +98,23 @@ class Command(click.Command):
             ctx.exit(2)
         finally:
             logger.removeHandler(handler)
+
+
+#: Arguments and options of commands that look at recordings.
+files_argument = click.argument(
+    "files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print a JSON array, one object per file."
+)
+basin_roots_option = click.option(
+    "--basin-root",
+    "basin_roots",
+    metavar="DIR",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder below which basins may be opened, besides that of the recording; repeatable.",
+)
 
 
 def error_text(exc: Exception) -> str:

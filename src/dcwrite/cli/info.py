@@ -16,9 +16,12 @@ from ..tools.progress import Clock
 from .console import (
     Command,
     ProgressView,
+    basin_roots_option,
     clean,
     error_text,
     fail,
+    files_argument,
+    json_option,
     print_json,
     print_table,
     print_text,
@@ -36,18 +39,9 @@ Example:
 
 
 @click.command(cls=Command, epilog=_EXAMPLE)
-@click.argument(
-    "files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON array, one object per file.")
-@click.option(
-    "--basin-root",
-    "basin_roots",
-    metavar="DIR",
-    multiple=True,
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder below which basins may be opened, besides that of the recording; repeatable.",
-)
+@files_argument
+@json_option
+@basin_roots_option
 @click.pass_context
 def info(
     ctx: click.Context,

@@ -20,7 +20,6 @@ __all__ = [
     "FRAME_INFO_FEATURES",
     "GROUP_FEATURES",
     "IMAGE_ATTRIBUTES",
-    "TRACE_NAMES",
     "as_item_arrays",
     "as_mapping",
     "cast_lossless",
@@ -37,9 +36,6 @@ AnyArray = npt.NDArray[Any]
 
 #: Features that are HDF5 groups, not datasets (section 1 of the .rtdc facts in the docs).
 GROUP_FEATURES: Final = frozenset({"contour", "trace"})
-
-#: Names of datasets in the group "trace" (dclab's ``definitions.FLUOR_TRACES``).
-TRACE_NAMES: Final = tuple(f"fl{ii}_{what}" for ii in (1, 2, 3) for what in ("median", "raw"))
 
 #: Features that the queue writers add beside those of the events.
 FRAME_INFO_FEATURES: Final = ("index_unmapped", "nevents")

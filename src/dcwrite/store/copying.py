@@ -17,7 +17,7 @@ import numpy.typing as npt
 from .._version import __version__
 from ..errors import EventError, FeatureNotFoundError, UnsupportedFeatureError
 from ..format.compression import set_default_filter_kwargs
-from ..format.features import as_mapping, mask_to_stored
+from ..format.features import GROUP_FEATURES, as_mapping, mask_to_stored
 from ..format.identifier import as_text
 from ..format.text import decode_lines, encode_lines
 from .encoder import ChunkCodec, EncoderPool
@@ -145,7 +145,7 @@ def _mapping_for(
     feat: str, item: h5py.Dataset | h5py.Group, mapping: npt.ArrayLike | None
 ) -> AnyArray | None:
     """The mapping, checked against a feature; None: copy as it is."""
-    if isinstance(item, h5py.Group) and feat not in {"trace", "contour"}:
+    if isinstance(item, h5py.Group) and feat not in GROUP_FEATURES:
         raise UnsupportedFeatureError(
             f"feature '{feat}': only dataset-based features are supported, and the groups 'trace' "
             f"and 'contour'; got a group"

@@ -183,7 +183,6 @@ class Journal:
                 f"durability: expected one of {get_args(Durability)}, got {durability!r}"
             )
         self.path = path
-        self._data_path = data_path
         self._head = {"type": "open", "version": _VERSION, **head}
         self._features: list[FeatureRecord] = []
         #: all chunks so far, five numbers each (40 bytes per chunk)

@@ -7,7 +7,6 @@ never opens the unfinished file, so a torn one cannot hang it.
 
 from __future__ import annotations
 
-import operator
 import os
 import zlib
 from collections.abc import Iterable, Iterator
@@ -21,7 +20,7 @@ from ..errors import ClosedError, DamagedFileError, FeatureNotFoundError, Storag
 from ..format.features import is_basinmap
 from .encoder import ChunkCodec
 from .journal import FeatureRecord, JournalState, read_journal
-from .recording import Recording
+from .recording import Recording, event_number
 from .stream_file import journal_path, part_path
 
 __all__ = ["LiveFeature", "LiveRecording"]
@@ -62,12 +61,7 @@ class LiveFeature:
     def __getitem__(self, key: Any) -> Any:
         """Events by index, slice, or integer or bool array; a mask comes as bool."""
         if isinstance(key, (int, np.integer)):
-            number = operator.index(key)
-            if not -len(self) <= number < len(self):
-                raise IndexError(
-                    f"feature '{self.name}': expected an event below {len(self)}, got {number}"
-                )
-            number %= len(self)
+            number = event_number(key, len(self), f"feature '{self.name}'")
             return self[number : number + 1][0]
         if isinstance(key, slice):
             start, stop, step = key.indices(len(self))

@@ -44,7 +44,7 @@ from .hdf5 import (
 )
 from .rows import take_rows
 
-__all__ = ["BasinStatus", "Contours", "Feature", "Recording"]
+__all__ = ["BasinStatus", "Contours", "Feature", "Recording", "event_number"]
 
 AnyArray = npt.NDArray[Any]
 
@@ -54,6 +54,20 @@ MAX_DEPTH: Final = 10
 MAX_FILES: Final = 100
 #: A chunk of more than this is not unpacked (the largest real ones have some 10 MiB).
 MAX_CHUNK_BYTES: Final = 1024**3
+
+
+def event_number(key: Any, n_events: int, what: str) -> int:
+    """Number of an event, counted from the end where it is negative.
+
+    Raises
+    ------
+    IndexError
+        There is no such event.
+    """
+    number = operator.index(key)
+    if not -n_events <= number < n_events:
+        raise IndexError(f"{what}: expected an event below {n_events}, got {number}")
+    return number % n_events
 
 
 class Feature:
@@ -108,12 +122,7 @@ class Feature:
 
     def _get(self, key: Any) -> Any:
         if isinstance(key, (int, np.integer)):
-            number = operator.index(key)
-            if not -len(self) <= number < len(self):
-                raise IndexError(
-                    f"feature '{self.name}': expected an event below {len(self)}, got {number}"
-                )
-            number %= len(self)
+            number = event_number(key, len(self), f"feature '{self.name}'")
             row = number if self._rows is None else int(self._rows[number])
             value = self._dset[row]
             return value != 0 if self._is_mask else value
@@ -167,10 +176,7 @@ class Contours(Sequence[AnyArray]):
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, slice):
             return [self[number] for number in range(*key.indices(len(self)))]
-        number = operator.index(key)
-        if not -len(self) <= number < len(self):
-            raise IndexError(f"contour: expected an event below {len(self)}, got {number}")
-        number %= len(self)
+        number = event_number(key, len(self), "contour")
         row = number if self._rows is None else int(self._rows[number])
         item = own_item(self._group, str(row))
         if not isinstance(item, h5py.Dataset):

@@ -29,6 +29,7 @@ import numpy.typing as npt
 from .._version import __version__
 from ..errors import DamagedFileError, DCWriteError, StorageError
 from ..format.basin import BASIN_GROUP
+from ..format.features import GROUP_FEATURES
 from .background import BackgroundBasin
 from .basins import copy_basins, describe_basin
 from .copying import copy_features, copy_metadata
@@ -433,7 +434,7 @@ def _copy_whole_events(
         good[len(events["contour"]) :] = False
     rows = _whole_rows(good, cut_damaged)
     with h5py.File(temporary, "x") as out:
-        names = [name for name in events if name in datasets or name in {"trace", "contour"}]
+        names = [name for name in events if name in datasets or name in GROUP_FEATURES]
         copy_features(h5, out, names, mapping=None if len(rows) == len(good) else rows)
         # a mapping that lost events is copied as a feature, and its basin as it is
         basins = copy_basins if len(rows) == len(good) else _copy_basin_groups

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from .encoder import ChunkCodec, EncoderPool
 
-__all__ = ["blocks_of_rows", "chunk_starts", "read_chunk", "take_rows"]
+__all__ = ["blocks_of_rows", "read_chunk", "take_rows"]
 
 AnyArray = npt.NDArray[Any]
 
@@ -23,12 +23,6 @@ AnyArray = npt.NDArray[Any]
 #: once per block, so their blocks are larger.
 SORTED_BLOCK_BYTES: Final = 64 * 1024**2
 UNSORTED_BLOCK_BYTES: Final = 256 * 1024**2
-
-
-def chunk_starts(dset: h5py.Dataset) -> range:
-    """First rows of the chunks along the first axis."""
-    size = dset.chunks[0] if dset.chunks else max(1, dset.shape[0])
-    return range(0, dset.shape[0], size)
 
 
 def read_chunk(dset: h5py.Dataset, start: int) -> bytes | None:
