@@ -85,6 +85,8 @@ def run_pipeline(path_in: Path, path_out: Path, **options: Any) -> Any:
     runner.start()  # in a thread, as programs use it: `run` by itself would raise
     threading.Thread.join(runner)
     runner.close(delete_temporary_files=runner.state == "done")
+    # dcnum closes it before the last records have come, and those open the file once more
+    runner._log_file_handler.close()
     return runner
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import multiprocessing
+import multiprocessing.resource_tracker
+import multiprocessing.util
 import os
 import shutil
 import signal
@@ -13,6 +15,7 @@ import sys
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ import pytest
 
 import dcwrite
 from dcwrite.interop import dcnum as switch
+from dcwrite.interop import pipeline
 from tests.conftest import SHARED_DATA
 from tests.peer.interop_programs import (
     TIMED_LOGS,
@@ -207,6 +211,31 @@ def test_one_event_in_each_frame(tmp_path: Path, raw_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     assert (result.returncode, result.stdout.strip()) == (0, "same"), result.stderr
+
+
+@pytest.mark.usefixtures("switched")
+def test_the_environment_stays_while_a_process_is_started(
+    tmp_path: Path, raw_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """dcnum changes it in another thread; then the writer's interpreter could not be executed."""
+    original = multiprocessing.util.spawnv_passfds
+    others_may_start: list[bool] = []
+
+    def spawnv_passfds(*args: Any) -> int:
+        with ThreadPoolExecutor(1) as other_thread:
+            attempt = other_thread.submit(pipeline._environment_lock.acquire, blocking=False)
+            others_may_start.append(attempt.result())
+        return original(*args)
+
+    multiprocessing.resource_tracker.ensure_running()
+    monkeypatch.setattr(multiprocessing.util, "spawnv_passfds", spawnv_passfds)
+    runner = run_pipeline(raw_path, tmp_path / "x.rtdc", debug=False, num_procs=3)
+    assert runner.state == "done", runner.error_tb
+    # of the background, two workers, the writer
+    assert len(others_may_start) >= 4
+    assert not any(others_may_start)
+    assert pipeline._environment_lock.acquire(blocking=False)
+    pipeline._environment_lock.release()
 
 
 # -------------------------------------------------------------------------------------------------

@@ -87,7 +87,11 @@ def test_every_binding_and_back() -> None:
         )
         # what is not from dcnum.write stays
         changed = {key for key, value in during.items() if before[key] is not value}
-        assert {name for _, name in changed} == {*NAMES, "start_workers_threaded"}
+        assert {name for _, name in changed} == {
+            *NAMES,
+            "start_workers_threaded",
+            "RequestSingleThreaded",
+        }
     assert not switch.is_enabled()
     after = bindings()
     assert before.keys() == after.keys()

@@ -20,7 +20,10 @@ Replaced are the public names of `dcnum.write`, in all modules of dcnum that hav
 they were imported before or will be later: ``ChunkWriter``, ``EventStash``, ``HDF5Writer``,
 ``QueueWriterProcess``, ``QueueWriterThread``, ``copy_basins``, ``copy_features``,
 ``copy_metadata``, ``create_with_basins``, ``set_default_filter_kwargs``. Modules that are not
-dcnum's keep what they have imported by name from `dcnum.write` before the switch.
+dcnum's keep what they have imported by name from `dcnum.write` before the switch. Wrapped are
+``dcnum.common.start_workers_threaded``, so that the writer knows its workers, and
+``dcnum.os_env_st.RequestSingleThreaded``, which must not change the environment while the writer
+is started.
 
 The recordings are those that dcnum's own writer makes: the log "dcwrite-stream" is left out (pass
 ``stream_log=True`` to a writer to have it), log records go to dcnum's loggers, and warnings are
@@ -115,9 +118,10 @@ def enable() -> None:
     with _lock:
         if _replaced:
             return
-        write, common = _import_dcnum()
+        write, common, os_env_st = _import_dcnum()
         pairs = [(getattr(write, name), ours) for name, ours in _REPLACEMENTS.items()]
         pairs.append((common.start_workers_threaded, _noting_workers(common)))
+        pairs.append((os_env_st.RequestSingleThreaded, pipeline.one_at_a_time(os_env_st)))
         warnings = {
             name: _as_both(getattr(basins, name), getattr(write.writer, name))
             for name in _WARNINGS
@@ -168,8 +172,8 @@ def enabled() -> Iterator[None]:
             disable()
 
 
-def _import_dcnum() -> tuple[ModuleType, ModuleType]:
-    """`dcnum.write` and `dcnum.common` of a version that was tested."""
+def _import_dcnum() -> tuple[ModuleType, ModuleType, ModuleType]:
+    """`dcnum.write`, `dcnum.common` and `dcnum.os_env_st` of a version that was tested."""
     try:
         package = importlib.import_module("dcnum")
     except ModuleNotFoundError as exc:
@@ -186,7 +190,10 @@ def _import_dcnum() -> tuple[ModuleType, ModuleType]:
             f"not tested; install another one (pip install 'dcnum=={TESTED_VERSIONS}.*'), or use "
             f"dcnum's own writer"
         )
-    return importlib.import_module("dcnum.write"), importlib.import_module("dcnum.common")
+    write, common, os_env_st = (
+        importlib.import_module(f"dcnum.{name}") for name in ("write", "common", "os_env_st")
+    )
+    return write, common, os_env_st
 
 
 def _rebind(old: Any, new: Any) -> None:

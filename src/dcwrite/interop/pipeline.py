@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 import weakref
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import wait
+from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
@@ -31,6 +33,7 @@ __all__ = [
     "HDF5Writer",
     "QueueWriterProcess",
     "QueueWriterThread",
+    "one_at_a_time",
     "remember_workers",
 ]
 
@@ -46,6 +49,9 @@ LISTED_FRAMES: Final = 10
 #: Workers of the pipelines of this process, also those that have ended.
 _workers: weakref.WeakSet[Any] = weakref.WeakSet()
 
+#: Who holds it may change the environment, or start a process.
+_environment_lock = threading.RLock()
+
 
 def remember_workers(workers: Iterable[Any]) -> None:
     """Note the workers of a pipeline before they are started; the writer finds its own.
@@ -58,6 +64,43 @@ def remember_workers(workers: Iterable[Any]) -> None:
     for worker in workers:
         if hasattr(worker, "slot_register"):
             _workers.add(worker)
+
+
+def one_at_a_time(os_env_st: ModuleType) -> type[Any]:
+    """Let dcnum change the environment for a start, but never beside the start of another process.
+
+    dcnum starts its workers in a thread, each with other environment variables, while the runner
+    starts the writer. From 3.11.4 on, Python lets other threads go on until the new process has
+    begun (https://github.com/python/cpython/issues/104372); until then both have one memory. An
+    environment that is changed in that moment cannot be read, and the writer never begins (EFAULT;
+    `multiprocessing` says nothing but exit code 255). About 1 of 500 starts failed like that.
+
+    Parameters
+    ----------
+    os_env_st
+        `dcnum.os_env_st`.
+
+    Returns
+    -------
+    type
+        Takes the place of its `RequestSingleThreaded`.
+    """
+    theirs: Any = os_env_st.RequestSingleThreaded
+
+    class RequestSingleThreaded(theirs):  # type: ignore[misc]
+        """As dcnum's, but only one thread at a time has one."""
+
+        def __enter__(self) -> Any:
+            _environment_lock.acquire()
+            return super().__enter__()
+
+        def __exit__(self, *error: object) -> None:
+            try:
+                super().__exit__(*error)
+            finally:
+                _environment_lock.release()
+
+    return RequestSingleThreaded
 
 
 class HDF5Writer(_HDF5Writer):
@@ -263,6 +306,11 @@ class QueueWriterProcess(_PipelineWriter, _QueueWriterProcess):
     """`dcwrite.QueueWriterProcess` for dcnum's pipeline."""
 
     _logger_name = "dcnum.write.QueueWriterProcess"
+
+    def start(self) -> None:
+        """Start the process, while nobody changes the environment."""
+        with _environment_lock:
+            super().start()
 
 
 def _has_ended(worker: Any) -> bool:

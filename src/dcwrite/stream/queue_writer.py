@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import logging
 import multiprocessing as mp
+import multiprocessing.spawn
 import os
 import pickle
 import signal
@@ -31,6 +32,8 @@ __all__ = ["QueueWriterProcess", "QueueWriterThread"]
 
 #: Exit code of a process that had an error, which it sent to its parent.
 _EXIT_FAILED: Final = 1
+#: Exit code when the interpreter could not be executed; `multiprocessing` drops the cause.
+_EXIT_NOT_EXECUTED: Final = 255
 
 
 class QueueWriterThread(QueueWriterBase, threading.Thread):
@@ -172,7 +175,7 @@ class QueueWriterThread(QueueWriterBase, threading.Thread):
         BaseException
             The error with which the thread ended, but not that of `abort`.
         """
-        threading.Thread.join(self, timeout)
+        self._wait_for_end(lambda seconds: threading.Thread.join(self, seconds), timeout)
         if not self.is_alive():
             self.check()
 
@@ -261,12 +264,13 @@ class QueueWriterProcess(QueueWriterBase, mp_spawn.Process):  # type: ignore[nam
             },
         )
         self._error_receiver, self._error_sender = mp_spawn.Pipe(duplex=False)
+        self._began = mp_spawn.RawValue("b", 0)
         self._relay: Relay | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """What the spawned process gets."""
         state = self.__dict__.copy()
-        state.update(_error_receiver=None, _relay=None)
+        state.update(_error_receiver=None, _relay=None, _ended_before=())
         if self._relay is not None:
             state["event_queue"] = self._relay.target
         for name in ("write_queue_size", "feat_nevents"):
@@ -325,6 +329,7 @@ class QueueWriterProcess(QueueWriterBase, mp_spawn.Process):  # type: ignore[nam
         if mp.current_process() is not self:
             self._write(buffer_dq, writer_dq, logger or self.get_logger())
             return
+        self._began.value = 1
         logger = self.get_logger()
         logger.handlers.clear()
         handler = QueueHandler(self.log_queue) if self.log_queue else logging.NullHandler()
@@ -370,6 +375,12 @@ class QueueWriterProcess(QueueWriterBase, mp_spawn.Process):  # type: ignore[nam
                 error = pickle.loads(self._error_receiver.recv_bytes())  # noqa: S301 - our child
                 if isinstance(error, BaseException):
                     return error
+        if not self._began.value and exitcode > 0:
+            return WriterDiedError(
+                f"'{self.path_out}': the writer process (pid {self.pid}) ended with exit code "
+                f"{exitcode} before it began; {_why_not_begun(exitcode)}",
+                exitcode,
+            )
         return WriterDiedError(
             f"'{self.path_out}': the writer process (pid {self.pid}) died with exit code "
             f"{exitcode} (negative: killed by that signal) and could not say why; "
@@ -386,7 +397,7 @@ class QueueWriterProcess(QueueWriterBase, mp_spawn.Process):  # type: ignore[nam
             The error with which the process ended, but not that of `abort`; `WriterDiedError` if
             it was killed.
         """
-        super().join(timeout)
+        self._wait_for_end(super().join, timeout)
         if self.exitcode is not None:
             self._stop_relay()
             self.check()
@@ -404,6 +415,19 @@ class QueueWriterProcess(QueueWriterBase, mp_spawn.Process):  # type: ignore[nam
         if self._relay is not None:
             self._relay.stop()
             self._relay = None
+
+
+def _why_not_begun(exitcode: int) -> str:
+    if exitcode != _EXIT_NOT_EXECUTED:
+        return (
+            "the cause is in the error that it printed; a program that starts processes needs "
+            "`if __name__ == '__main__':` around what it does"
+        )
+    return (
+        f"the system could not execute {os.fsdecode(mp.spawn.get_executable())!r}: it is missing, "
+        f"or another thread has changed os.environ in the moment of the start; set the "
+        f"environment before, and start again"
+    )
 
 
 def _pickled(exc: BaseException) -> bytes:
