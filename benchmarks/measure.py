@@ -256,7 +256,9 @@ def read_events(path: Path, n_events: int | None = None) -> dict[str, np.ndarray
 
 def machine() -> dict[str, str]:
     """What the figures depend on."""
-    packages = ("dcwrite", "dcnum", "dclab", "h5py", "hdf5plugin", "numcodecs", "numpy")
+    packages = (
+        "dcwrite", "dcnum", "dclab", "h5py", "hdf5plugin", "zstandard", "numcodecs", "numpy",
+    )  # fmt: skip
     found = {
         "CPU": _cpu_model(),
         "cores": f"{usable_cpus()} usable of {os.cpu_count()}",

@@ -18,11 +18,14 @@ from pathlib import Path
 
 import channels
 import copying
+import joining
 import latency
 import memory
 import scaling
+import selecting
 import storing
 import streaming
+import tools
 from measure import HEADINGS, Context, Row, machine
 
 __all__ = ["ROWS", "main"]
@@ -42,6 +45,9 @@ ROWS: dict[str, Callable[[Context], Iterator[Row]]] = {
     "12": latency.latencies,
     "13": scaling.serial_fraction,
     "14": channels.transports,
+    "15": tools.compressions,
+    "16": joining.joins_and_splits,
+    "17": selecting.selections_by_condition,
 }
 
 WIDTHS = (4, 62, 11, 11, 11, 12, 8, 8, 4)

@@ -38,6 +38,7 @@ def collect(items: list[Any], counts: Any, **options: Any) -> tuple[list[Any], i
         most[1] = max(most[1], collector._early.n_spooled)
 
     def put_batch(events: Any, n_events: int, n_frames: int) -> None:
+        look()  # `check` is called from time to time only, while items come
         batches.append((events, n_events, n_frames))
 
     options = {"write_threshold": 100, "put_batch": put_batch, "check": look, **options}

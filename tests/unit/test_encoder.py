@@ -9,7 +9,14 @@ import pytest
 from numcodecs.fletcher32 import Fletcher32
 from numcodecs.zstd import Zstd
 
-from dcwrite.store.encoder import ChunkCodec, EncoderPool, usable_cpus, zstd_content_size
+from dcwrite.store.encoder import (
+    MOST_LARGER,
+    ChunkCodec,
+    EncoderPool,
+    usable_cpus,
+    zstd_content_size,
+)
+from dcwrite.store.zstd import LEAN_LEVELS, compress, compress_lean
 
 SIZES = sorted(
     {
@@ -58,10 +65,54 @@ def test_round_trip(level: int | None, fletcher32: bool, dtype: str) -> None:
 
 def test_another_level_is_opened_by_every_reader() -> None:
     codec = ChunkCodec(5, fletcher32=True)
-    chunk = np.arange(5000)
+    chunk = np.arange(5000) ** 2
     fast = bytes(codec.encode(chunk, level=1))
     assert fast != bytes(codec.encode(chunk))
     np.testing.assert_array_equal(codec.decode(fast, chunk.dtype, chunk.shape), chunk)
+
+
+def noisy_images(slope: float) -> np.ndarray:
+    """Camera noise on a background that is brighter on one side."""
+    noise = np.random.default_rng(1).normal(0, 3, (40, 80, 320))
+    return np.rint(120 + np.linspace(-slope, slope, 320) + noise).astype(np.uint8)
+
+
+def test_lean_parameters_keep_the_size_of_the_level() -> None:
+    codec, chunk = ChunkCodec(5, fletcher32=False), noisy_images(40)
+    exact = len(compress(chunk.reshape(-1), 5))
+    for _ in range(2):
+        stored = bytes(codec.encode(chunk))
+        assert len(stored) <= (1 + MOST_LARGER) * exact
+        np.testing.assert_array_equal(codec.decode(stored, chunk.dtype, chunk.shape), chunk)
+
+
+def test_lean_parameters_are_left_where_they_cost_size() -> None:
+    chunk = noisy_images(0)
+    exact, lean = (function(chunk.reshape(-1), 5) for function in (compress, compress_lean))
+    assert len(lean) > (1 + MOST_LARGER) * len(exact)
+    codec = ChunkCodec(5, fletcher32=False)
+    for _ in range(3):
+        assert len(codec.encode(chunk)) == len(exact)
+
+
+def test_exact_is_the_level_itself() -> None:
+    chunk = noisy_images(40)
+    exact = compress(chunk.reshape(-1), 5)
+    codec = ChunkCodec(5, fletcher32=False, exact=True)
+    assert bytes(codec.anew().encode(chunk)) == bytes(codec.encode(chunk)) == exact
+    assert bytes(ChunkCodec(5, fletcher32=False).encode(chunk)) != exact
+
+
+@pytest.mark.parametrize("level", [1, 2, 3, 4, 5, 9])
+@pytest.mark.parametrize("n_bytes", [1, 8000, 300_000])
+def test_frames_hold_their_size(level: int, n_bytes: int) -> None:
+    data = np.random.default_rng(3).integers(0, 9, n_bytes, dtype=np.uint8)
+    frames = [compress(data, level)]
+    if level in LEAN_LEVELS:
+        frames.append(compress_lean(data, level))
+    for frame in frames:
+        assert zstd_content_size(frame) == n_bytes
+        assert Zstd().decode(frame) == data.tobytes()
 
 
 def test_pool_without_threads_runs_at_once() -> None:

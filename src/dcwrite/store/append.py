@@ -9,7 +9,7 @@ no row is in the file that was not.
 
 from __future__ import annotations
 
-from concurrent.futures import Future
+import math
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,11 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import StorageError
+from .buffers import ChunkBuffers, place_rows, scratch
 from .encoder import ChunkCodec, EncoderPool
 from .hdf5 import identity, storage_errors
 
 if TYPE_CHECKING:
-    from .write_behind import WriteBehind
+    from .write_behind import MakeChunk, WriteBehind
 
 __all__ = ["GrowingDataset", "ScalarSummary"]
 
@@ -73,33 +74,65 @@ class GrowingDataset:
         Group in which the dataset is found by name.
     name
         Name in the group.
+    dset
+        The dataset; None: it is looked up.
+    like
+        A dataset that was created with the same arguments as this one just now, which saves a
+        look at each of them (200 us).
     summarise
         Whether to keep smallest, largest and mean value of a scalar feature while it grows.
     """
 
-    def __init__(self, group: h5py.Group, name: str, *, summarise: bool = False) -> None:
+    def __init__(
+        self,
+        group: h5py.Group,
+        name: str,
+        *,
+        dset: h5py.Dataset | None = None,
+        like: GrowingDataset | None = None,
+        summarise: bool = False,
+    ) -> None:
         self.group = group
         self.name = name
-        dset = group[name]
-        self.dset: h5py.Dataset = dset
-        self.dtype: np.dtype[Any] = dset.dtype
-        self.item_shape: tuple[int, ...] = dset.shape[1:]
-        self.n_events = int(dset.shape[0])
-        chunks = dset.chunks
-        whole_items = chunks is not None and chunks[1:] == self.item_shape
-        self.codec = ChunkCodec.for_dataset(dset) if whole_items else None
-        self.chunk_events = int(chunks[0]) if chunks else 1
+        self.path: str
+        self.dtype: np.dtype[Any]
+        self.item_shape: tuple[int, ...]
+        self.chunk_events: int
+        self.n_events: int
+        self.codec: ChunkCodec | None
+        self.dset: h5py.Dataset = group[name] if dset is None else dset
+        if like is None:
+            self._look_at(self.dset)
+        else:
+            self.dtype = like.dtype
+            self.item_shape = like.item_shape
+            self.n_events = 0
+            self.codec = None if like.codec is None else like.codec.anew()
+            self.chunk_events = like.chunk_events
+            self.path = like.path
         #: number of rows that were there before this object added any
         self.start_events = self.n_events
         #: rows that are in the file
         self._settled = self.n_events
-        self._identity = identity(group, name)
-        self._path: str = dset.file.filename
-        self._doing = f"writing '{dset.name}'"
+        #: length of the dataset; asking HDF5 for it before each chunk takes 10 us
+        self._length = self.n_events
+        info = h5py.h5o.get_info(self.dset.id)
+        self._identity = (info.fileno, info.addr)
+        self._doing = f"writing '{group.name}/{name}'"
         self._zeros = (0,) * len(self.item_shape)
         self._tail: AnyArray | None = None
         known = summarise and not self.item_shape and not self.n_events
         self._summary = ScalarSummary() if known else None  # None: from the file, on demand
+
+    def _look_at(self, dset: h5py.Dataset) -> None:
+        self.dtype = dset.dtype
+        shape, chunks = dset.shape, dset.chunks
+        self.item_shape = shape[1:]
+        self.n_events = int(shape[0])
+        whole_items = chunks is not None and chunks[1:] == self.item_shape
+        self.codec = ChunkCodec.for_dataset(dset) if whole_items else None
+        self.chunk_events = int(chunks[0]) if chunks else 1
+        self.path = dset.file.filename
 
     def is_current(self) -> bool:
         """Whether the name still refers to this dataset, and nobody else changed its length."""
@@ -122,7 +155,8 @@ class GrowingDataset:
         Parameters
         ----------
         data
-            Shape (n, *item_shape), in the dataset's dtype, n > 0, C-contiguous.
+            Shape (n, *item_shape), in the dataset's dtype (or bool where that is uint8: a mask), n
+            > 0, C-contiguous.
         behind
             Takes the whole chunks.
         borrow
@@ -132,32 +166,63 @@ class GrowingDataset:
             self._append_through_hdf5(data)
         else:
             before = self.n_events
-            blocks, rest = self._split(data, self._load_tail())
-            if not borrow:
-                blocks = [block.copy() if block.base is not None else block for block in blocks]
+            tail = self._load_tail(behind.buffers)
+            blocks, rest = self._split(data, tail)
             if blocks:
                 self._tail = None  # the buffer now belongs to the encoder
             self.n_events = before + len(data)
             if len(rest):
                 end = self.n_events % self.chunk_events
-                self._buffer()[end - len(rest) : end] = rest
+                place_rows(self._buffer(behind.buffers)[end - len(rest) : end], rest)
             start = before - before % self.chunk_events
             for number, block in enumerate(blocks):
-                behind.submit(self, start + number * self.chunk_events, block)
+                rows, is_ours = block, block is tail
+                if not (borrow or is_ours):
+                    rows, is_ours = self._new_buffer(behind.buffers), True
+                    place_rows(rows, block)
+                first = start + number * self.chunk_events
+                behind.submit(self, first, rows, give_back=is_ours)
         if self._summary is not None:
             self._summary.add(data)
+
+    def append_chunk(self, make: MakeChunk, behind: WriteBehind, *, encodes: bool) -> None:
+        """Append the rows of one whole chunk whose bytes are made by the caller.
+
+        Parameters
+        ----------
+        make
+            Makes the bytes as they stand in the file; `n_events` has to be a multiple of
+            `chunk_events`.
+        behind
+            Takes the chunk.
+        encodes
+            Whether `make` compresses.
+        """
+        start = self.n_events
+        if self.codec is None or start % self.chunk_events:
+            raise AssertionError(
+                "only whole chunks follow whole chunks, in a dataset with a codec"
+            )
+        self._summary = None  # nobody has seen the values
+        self.n_events = start + self.chunk_events
+        behind.submit_made(self, start, make, self.chunk_bytes, encodes=encodes)
 
     def reveal(self) -> None:
         """Make waiting rows visible through HDF5; the chunks that are on their way are written."""
         n_tail = self.n_events % self.chunk_events
         if self.codec is None or self._settled == self.n_events:
             return
-        with storage_errors(self._path, self._doing):
+        with storage_errors(self.path, self._doing):
             self._extend(self.n_events)
             if n_tail:
                 self._write_rows(self.n_events - n_tail, self._buffer()[:n_tail])
         self._settled = self.n_events
         self._tail = None
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Size of the rows of one chunk in memory."""
+        return self.chunk_events * math.prod(self.item_shape) * self.dtype.itemsize
 
     @property
     def first_unfinished(self) -> int:
@@ -207,7 +272,7 @@ class GrowingDataset:
         futures = [pool.submit(codec.encode, block) for block in blocks]
         start = before - before % self.chunk_events
         try:
-            with storage_errors(self._path, self._doing):
+            with storage_errors(self.path, self._doing):
                 self._extend(after)
                 for number, future in enumerate(futures):
                     self.write_chunk(start + number * self.chunk_events, future.result())
@@ -239,8 +304,8 @@ class GrowingDataset:
             a failed write is tried again: HDF5 1.14.4 and 2.0.0).
         """
         offset = (start, *self._zeros)
-        length = self.dset.id.shape[0]
-        with storage_errors(self._path, self._doing):
+        length = self._length
+        with storage_errors(self.path, self._doing):
             try:
                 # where an unfinished chunk is replaced no row more before it is written: if the
                 # disk refuses, HDF5 cannot take the rows back again
@@ -252,6 +317,10 @@ class GrowingDataset:
                 info = self._require_indexed(offset)
                 if length < stop and replaces:
                     self._extend(stop)
+                if start < self.start_events:
+                    # the chunk with rows from before has moved, and HDF5 uses its old place again:
+                    # until then, what is on the disk has to point to the new one
+                    self.dset.file.flush()
             except BaseException:
                 self._shrink_quietly(length)  # no rows without data
                 raise
@@ -263,28 +332,28 @@ class GrowingDataset:
             raise OSError(f"the chunk at row {offset[0]} did not enter the index")
         return info
 
-    def encode_tail(self, pool: EncoderPool) -> Future[bytes | memoryview] | None:
-        """Encode the rows of the unfinished chunk, padded, for `settle`; None: there are none."""
+    def padded_tail(self) -> AnyArray | None:
+        """Rows of the unfinished chunk, padded, to be encoded for `settle`; None: no rows."""
         n_tail = self.n_events % self.chunk_events
         if self.codec is None or self._settled == self.n_events or not n_tail:
             return None
         tail = self._buffer()
         tail[n_tail:] = 0
-        return pool.submit(self.codec.encode, tail)
+        return tail
 
-    def settle(self, tail: Future[bytes | memoryview] | None) -> None:
+    def settle(self, tail: bytes | memoryview | None) -> None:
         """Write the rows of the unfinished chunk, and set the length.
 
         Parameters
         ----------
         tail
-            As `encode_tail` gave it.
+            What `padded_tail` gave, encoded.
         """
         if self.codec is None or self._settled == self.n_events:
             return
-        with storage_errors(self._path, self._doing):
+        with storage_errors(self.path, self._doing):
             if tail is not None:
-                self.write_chunk(self.n_events - self.n_events % self.chunk_events, tail.result())
+                self.write_chunk(self.n_events - self.n_events % self.chunk_events, tail)
             if self.dset.id.shape[0] != self.n_events:
                 self._extend(self.n_events)
         self._settled = self.n_events
@@ -295,13 +364,15 @@ class GrowingDataset:
         if n_events >= self.n_events:
             return
         first = self.n_events - self.n_events % self.chunk_events
-        with storage_errors(self._path, f"shortening '{self.dset.name}'"):
+        with storage_errors(self.path, f"shortening '{self.dset.name}'"):
             if self._settled == self.n_events or n_events <= first or self._tail is None:
                 if self.dset.id.shape[0] > n_events:
                     self._extend(n_events)
                 self._settled = n_events
                 self._tail = None
         self.n_events = n_events
+        if self._settled == n_events:
+            self._tail = None  # the file has the rows; they may be changed there
         self._summary = None
 
     def scalar_attributes(self) -> dict[str, Any]:
@@ -316,7 +387,7 @@ class GrowingDataset:
         """Append rows where HDF5 has to run the filters itself."""
         before = self.n_events
         try:
-            with storage_errors(self._path, self._doing):
+            with storage_errors(self.path, self._doing):
                 self._extend(before + len(data))
                 self._write_rows(before, data)
         except StorageError:
@@ -333,28 +404,53 @@ class GrowingDataset:
         if n_tail:
             if len(data) < missing or tail is None:
                 return [], data
-            tail[n_tail:] = data[:missing]
+            place_rows(tail[n_tail:], data[:missing])
             blocks.append(tail)
             data = data[missing:]
         n_whole = len(data) // size
         blocks += [data[ii * size : (ii + 1) * size] for ii in range(n_whole)]
         return blocks, data[n_whole * size :]
 
-    def _load_tail(self) -> AnyArray | None:
+    def _load_tail(self, buffers: ChunkBuffers | None = None) -> AnyArray | None:
         """The buffer of the unfinished chunk; its rows are read where only the file has them."""
         n_tail = self.n_events % self.chunk_events
         if self._tail is None and n_tail:
-            self._buffer()[:n_tail] = self.dset[self.n_events - n_tail : self.n_events]
+            self._buffer(buffers)[:n_tail] = self.dset[self.n_events - n_tail : self.n_events]
         return self._tail
 
-    def _buffer(self) -> AnyArray:
+    def _buffer(self, buffers: ChunkBuffers | None = None) -> AnyArray:
         if self._tail is None:
-            # not zeros: numpy gives up the GIL for them, and waits for the encoders to get it back
-            self._tail = np.empty((self.chunk_events, *self.item_shape), dtype=self.dtype)
+            self._tail = self._new_buffer(buffers)
         return self._tail
+
+    def _new_buffer(self, buffers: ChunkBuffers | None) -> AnyArray:
+        # not zeros: numpy gives up the GIL for them, and waits for the encoders to get it back
+        shape = (self.chunk_events, *self.item_shape)
+        return np.empty(shape, self.dtype) if buffers is None else buffers.take(shape, self.dtype)
+
+    def encode(self, rows: AnyArray, level: int | None = None) -> bytes | memoryview:
+        """Bytes of a chunk as they stand in the file; for the threads of the pool.
+
+        Parameters
+        ----------
+        rows
+            All rows of the chunk, in the dataset's dtype (or bool where that is uint8: a mask).
+        level
+            Another Zstandard level than that of the dataset.
+        """
+        if self.codec is None:
+            raise AssertionError("only datasets with a codec have chunks to encode")
+        if rows.dtype != self.dtype:
+            # what is stored as it is has to stay as it is until it is written
+            memory = np.empty if self.codec.is_bare else scratch
+            stored = memory(rows.shape, self.dtype)
+            place_rows(stored, rows)
+            rows = stored
+        return self.codec.encode(rows, level)
 
     def _extend(self, n_events: int) -> None:
         self.dset.id.set_extent((n_events, *self.item_shape))
+        self._length = n_events
 
     def _write_rows(self, start: int, data: AnyArray) -> None:
         memory = h5py.h5s.create_simple(data.shape)

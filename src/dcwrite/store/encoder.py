@@ -1,13 +1,15 @@
 """Chunks to bytes: Zstandard and Fletcher-32 on a pool of threads, outside HDF5's lock.
 
-Alone here: which filter pipelines have a fast path, and how many threads are useful. Invariant:
-the bytes are what HDF5's own filters accept; the Zstandard frame holds its content size (without
-it hdf5plugin 4 returns garbage and hdf5plugin 7 refuses).
+Alone here: which filter pipelines have a fast path, when lean parameters are used, and how many
+threads are useful. Invariant: the bytes are what HDF5's own filters accept, and no dataset is
+larger than its level makes it by more than `MOST_LARGER`, as far as chunks were compared.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -21,11 +23,16 @@ from numcodecs.zstd import Zstd
 
 from ..format.compression import FLETCHER32_FILTER, ZSTD_FILTER
 from .hdf5 import dataset_filters
+from .zstd import LEAN_LEVELS, compress, compress_lean
 
 __all__ = ["ChunkCodec", "EncoderPool", "usable_cpus", "zstd_content_size"]
 
 #: hdf5plugin's default level when a dataset's filter names none.
 _PLUGIN_DEFAULT_LEVEL: Final = 3
+#: By what part a chunk may be larger than its level makes it, for the sake of speed.
+MOST_LARGER: Final = 0.015
+#: The first chunk of a dataset, and then one of that many, is encoded in both ways and compared.
+COMPARE_PERIOD: Final = 256
 
 
 def usable_cpus() -> int:
@@ -55,13 +62,20 @@ class ChunkCodec:
         Zstandard level; None: not compressed.
     fletcher32
         Whether the checksum is appended.
+    exact
+        Whether to use the level's own parameters only, and no lean ones.
     """
 
-    def __init__(self, level: int | None, *, fletcher32: bool) -> None:
+    def __init__(self, level: int | None, *, fletcher32: bool, exact: bool = False) -> None:
         self.level = level
         self.fletcher32 = fletcher32
-        self._zstd = {} if level is None else {level: Zstd(level=level)}
+        self.exact = exact
+        self._zstd = Zstd(level=1)  # decodes all levels
         self._checksum = Fletcher32()
+        #: whether lean parameters do for these data; None: not compared yet
+        self._is_lean: bool | None = None
+        self._comparing = threading.Lock()
+        self._numbers = itertools.count()
 
     @classmethod
     def for_dataset(cls, dset: h5py.Dataset) -> ChunkCodec | None:
@@ -94,8 +108,17 @@ class ChunkCodec:
         values = kwds.get("compression_opts") or (_PLUGIN_DEFAULT_LEVEL,)
         return cls(int(values[0]), fletcher32=fletcher32)
 
+    def anew(self) -> ChunkCodec:
+        """A codec of another dataset with the same filters."""
+        return ChunkCodec(self.level, fletcher32=self.fletcher32, exact=self.exact)
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether the stored bytes are the rows' own memory: neither compressed nor checked."""
+        return self.level is None and not self.fletcher32
+
     def encode(self, chunk: npt.NDArray[Any], level: int | None = None) -> bytes | memoryview:
-        """Bytes of one chunk as they stand in the file.
+        """Bytes of one chunk as they stand in the file; the chunk's own memory if `is_bare`.
 
         Parameters
         ----------
@@ -106,14 +129,27 @@ class ChunkCodec:
         """
         data: Any = chunk.reshape(-1).view(np.uint8)
         if self.level is not None:
-            level = self.level if level is None else level
-            codec = self._zstd.get(level)
-            if codec is None:
-                codec = self._zstd[level] = Zstd(level=level)
-            data = codec.encode(data)
+            data = self._compress(data, self.level if level is None else level)
         if self.fletcher32:
             data = self._checksum.encode(data)
         return memoryview(data)
+
+    def _compress(self, data: npt.NDArray[np.uint8], level: int) -> bytes:
+        if self.exact or level not in LEAN_LEVELS:
+            return compress(data, level)
+        if self._is_lean is None:
+            with self._comparing:  # who comes meanwhile waits for the answer
+                if self._is_lean is None:
+                    return self._compare(data, level)
+        if next(self._numbers) % COMPARE_PERIOD == COMPARE_PERIOD - 1:
+            return self._compare(data, level)
+        return compress_lean(data, level) if self._is_lean else compress(data, level)
+
+    def _compare(self, data: npt.NDArray[np.uint8], level: int) -> bytes:
+        """Encode in both ways, and go on with the better one."""
+        exact, lean = compress(data, level), compress_lean(data, level)
+        self._is_lean = len(lean) <= (1 + MOST_LARGER) * len(exact)
+        return lean if self._is_lean else exact
 
     def decode(
         self, stored: bytes, dtype: np.dtype[Any], shape: tuple[int, ...]
@@ -142,7 +178,7 @@ class ChunkCodec:
         flat = rows.reshape(-1).view(np.uint8)
         if zstd_content_size(data) != size:
             raise ValueError(f"expected {size} bytes in the chunk, got {zstd_content_size(data)}")
-        next(iter(self._zstd.values())).decode(data, out=flat)
+        self._zstd.decode(data, out=flat)
         return rows
 
 

@@ -11,15 +11,17 @@ import zlib
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import numpy.typing as npt
 
 from .append import GrowingDataset
+from .buffers import ChunkBuffers
 from .encoder import EncoderPool
 from .load import LevelPolicy
 
-__all__ = ["ChunkWatcher", "WriteBehind"]
+__all__ = ["BUNDLE_BYTES", "ChunkWatcher", "MakeChunk", "WriteBehind"]
 
 #: Raw bytes of chunks that may wait for the encoder or the disk.
 IN_FLIGHT_BYTES: Final = 64 * 1024**2
@@ -27,10 +29,14 @@ IN_FLIGHT_BYTES: Final = 64 * 1024**2
 BUNDLE_BYTES: Final = 256 * 1024
 
 
+#: Makes the bytes of a chunk at a Zstandard level; called on a thread of the pool.
+MakeChunk = Callable[[int | None], bytes | memoryview]
+
+
 class _Block(NamedTuple):
     dataset: GrowingDataset
     start: int
-    rows: npt.NDArray[Any]
+    make: MakeChunk
     level: int | None
 
 
@@ -64,6 +70,8 @@ class WriteBehind:
         self.policy = policy
         #: raw bytes that may wait
         self.max_bytes = max_bytes
+        #: memory of chunks
+        self.buffers = ChunkBuffers()
         self._waiting: deque[_Task | Callable[[], None]] = deque()
         self._bundle: list[_Block] = []
         self._bundle_bytes = 0
@@ -71,26 +79,103 @@ class WriteBehind:
         #: told of each chunk that was written; set it before the first one
         self.watcher: ChunkWatcher | None = None
 
-    def submit(self, dataset: GrowingDataset, start: int, rows: npt.NDArray[Any]) -> None:
+    def submit(
+        self,
+        dataset: GrowingDataset,
+        start: int,
+        rows: npt.NDArray[Any],
+        *,
+        give_back: bool = False,
+    ) -> None:
         """Encode a whole chunk and write it later; may first write older ones.
+
+        Parameters
+        ----------
+        dataset, start
+            Where the chunk goes.
+        rows
+            Its rows.
+        give_back
+            Whether the rows are one of `buffers`, which is free as soon as they are encoded (kept
+            where the rows themselves are what is stored).
 
         Raises
         ------
         StorageError
             An older chunk could not be written.
         """
-        self.in_flight_bytes += rows.nbytes
-        own_level = None if dataset.codec is None else dataset.codec.level
-        level = self.policy.choose(self.in_flight_bytes / self.max_bytes, own_level)
-        block = _Block(dataset, start, rows, level)
-        if rows.nbytes >= BUNDLE_BYTES:
-            self._start([block], rows.nbytes)
+        encode: MakeChunk = partial(dataset.encode, rows)
+        if give_back:
+            encode = partial(self._encode_and_give_back, dataset, rows)
+        self.submit_made(dataset, start, encode, rows.nbytes)
+
+    def _encode_and_give_back(
+        self, dataset: GrowingDataset, rows: npt.NDArray[Any], level: int | None
+    ) -> bytes | memoryview:
+        stored = dataset.encode(rows, level)
+        if dataset.codec is not None and not dataset.codec.is_bare:
+            self.buffers.give_back(rows)  # bare rows are what is written, and that is later
+        return stored
+
+    def submit_made(
+        self,
+        dataset: GrowingDataset,
+        start: int,
+        make: MakeChunk,
+        nbytes: int,
+        *,
+        encodes: bool = True,
+    ) -> None:
+        """Have the bytes of a whole chunk made, and write them later; may first write older ones.
+
+        Parameters
+        ----------
+        dataset, start
+            Where the chunk goes.
+        make
+            Makes its bytes. Whoever submits what can fail (chunks of `BUNDLE_BYTES` or more
+            only) has to know that it has not before others submit, or to `withdraw` it.
+        nbytes
+            Size of the chunk's rows in memory.
+        encodes
+            Whether it compresses, so that it counts for the choice of the level.
+
+        Raises
+        ------
+        StorageError
+            An older chunk could not be written.
+        """
+        self.in_flight_bytes += nbytes
+        level = None
+        if encodes:
+            own_level = None if dataset.codec is None else dataset.codec.level
+            level = self.policy.choose(self.in_flight_bytes / self.max_bytes, own_level)
+        block = _Block(dataset, start, make, level)
+        if nbytes >= BUNDLE_BYTES:
+            self._start([block], nbytes)
         else:
             self._bundle.append(block)
-            self._bundle_bytes += rows.nbytes
+            self._bundle_bytes += nbytes
             if self._bundle_bytes >= BUNDLE_BYTES:
                 self._seal()
         self._write_ready()
+
+    def withdraw(self, dataset: GrowingDataset, first: int) -> None:
+        """Drop chunks of a dataset from row `first` on that stand alone, and so may have failed.
+
+        The caller takes these rows back.
+        """
+        self._seal()
+        kept: deque[_Task | Callable[[], None]] = deque()
+        for task in self._waiting:
+            if isinstance(task, _Task) and len(task.blocks) == 1:
+                block = task.blocks[0]
+                if block.dataset is dataset and block.start >= first:
+                    task.future.cancel()
+                    self.in_flight_bytes -= task.nbytes
+                    continue
+            kept.append(task)
+        self._waiting = kept
 
     def then(self, action: Callable[[], None]) -> None:
         """Call `action` when all chunks that were submitted before are written."""
@@ -125,7 +210,7 @@ class WriteBehind:
             self._bundle, self._bundle_bytes = [], 0
 
     def _start(self, blocks: list[_Block], nbytes: int) -> None:
-        future = self._pool.submit(_encode, blocks, self.watcher is not None)
+        future = self._pool.submit(_make, blocks, self.watcher is not None)
         self._waiting.append(_Task(blocks, nbytes, future))
 
     def _write_ready(self) -> None:
@@ -151,11 +236,9 @@ class WriteBehind:
                 self.watcher(block.dataset, block.start, offset, size, checksum)
 
 
-def _encode(blocks: list[_Block], with_checksum: bool) -> list[tuple[bytes | memoryview, int]]:
-    encoded = []
+def _make(blocks: list[_Block], with_checksum: bool) -> list[tuple[bytes | memoryview, int]]:
+    made = []
     for block in blocks:
-        if block.dataset.codec is None:
-            raise AssertionError("only datasets with a codec have chunks to encode")
-        stored = block.dataset.codec.encode(block.rows, block.level)
-        encoded.append((stored, zlib.crc32(stored) if with_checksum else 0))
-    return encoded
+        stored = block.make(block.level)
+        made.append((stored, zlib.crc32(stored) if with_checksum else 0))
+    return made

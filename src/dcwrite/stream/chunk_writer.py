@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -29,6 +29,10 @@ FOREIGN_QUEUE_PERIOD_S: Final = 0.01
 STREAM_LOG: Final = "dcwrite-stream"
 #: The longest time until a producer that waits notices that its reader has ended.
 TICK_S: Final = 0.1
+#: Items of that size in all may be added to the queue at once.
+AT_ONCE_BYTES: Final = 1024**2
+#: Small batches are committed together while more of them wait, up to that many frames.
+TOGETHER_FRAMES: Final = 100
 #: Items without batches are committed after that many, or when the queue is empty.
 LOOSE_COMMIT_ITEMS: Final = 64
 
@@ -71,6 +75,27 @@ class WriterQueue(collections.deque[Any]):
                 self._changed.wait(TICK_S)
                 check()
             self.append(item)
+
+    def put_all(self, items: Sequence[Any], check: Callable[[], None]) -> None:
+        """Add several items; small ones at once, which wakes the reader once.
+
+        Parameters
+        ----------
+        items, check
+            As for `put`.
+        """
+        n_bytes = sum(map(_nbytes, items))
+        if n_bytes > AT_ONCE_BYTES:
+            for item in items:
+                self.put(item, check)
+            return
+        with self._changed:
+            while self._bytes > self._max_bytes:
+                self._changed.wait(TICK_S)
+                check()
+            self.extend(items)
+            self._bytes += n_bytes
+            self._changed.notify_all()
 
     def append(self, item: Any) -> None:
         """Add an item and wake the reader."""
@@ -212,6 +237,8 @@ class ChunkWriter(threading.Thread):
         self._has_batches = on_batch is not None
         #: lengths at the end of the last complete batch; None: there was none
         self._batch_lengths: dict[str, int] | None = {} if self._has_batches else None
+        #: complete batches that are not committed yet: events and frames of each
+        self._uncommitted: list[BatchEnd] = []
         self._loose_items = 0
         #: features of items without batches; when one comes again, all have come
         self._loose_features: set[str] = set()
@@ -330,6 +357,7 @@ class ChunkWriter(threading.Thread):
         try:
             self._file.end_live()
             self.writer.truncate(lengths)
+            self._commit_batches()
             self._store_final_log(error)
             self._file.finish()
         except DCWriteError:  # the first error matters more
@@ -368,9 +396,10 @@ class ChunkWriter(threading.Thread):
         if isinstance(item, BatchEnd):
             self._has_batches = True
             self._batch_lengths = self.writer.lengths()
-            self._file.commit(item.n_events, item.n_frames, self._on_batch)
-            if warning := self._space.warning():
-                self.logger.warning(warning)
+            self._uncommitted.append(item)
+            n_frames = sum(batch.n_frames for batch in self._uncommitted)
+            if not self.dq or n_frames >= TOGETHER_FRAMES:
+                self._commit_batches()
             return
         try:
             feat, data = item
@@ -385,6 +414,17 @@ class ChunkWriter(threading.Thread):
             self._loose_features.add(feat)
             if self._loose_items >= LOOSE_COMMIT_ITEMS:
                 self._commit_loose()
+
+    def _commit_batches(self) -> None:
+        """Commit all complete batches with one record: a commit takes as long as 20 events."""
+        batches, self._uncommitted = self._uncommitted, []
+        if not batches:
+            return
+        n_events = sum(batch.n_events for batch in batches)
+        n_frames = sum(batch.n_frames for batch in batches)
+        self._file.commit(n_events, n_frames, self._on_batch)
+        if warning := self._space.warning():
+            self.logger.warning(warning)
 
     def _commit_loose(self) -> None:
         """Commit items that come without batches: as many events as all features have.

@@ -25,6 +25,7 @@ from ..errors import DCWriteError, EventError, StallError, UsageError, WriterDie
 from ..format.features import FRAME_INFO_FEATURES
 from .early import EarlyFrames, size_bytes
 from .packing import PackedEvents
+from .recycled import RecycledMemory
 from .relay import items_getter, memory_of
 from .stash import EventStash, Schema
 
@@ -36,6 +37,8 @@ MEMORY_BUDGET: Final = 256 * 1024**2
 #: The longest time until an abort, an error of the writer, or frames without events are noticed;
 #: items in the queue wake at once.
 TICK_S: Final = 0.1
+#: While items come, `check` is called that often: it looks at processes, which takes 10 us.
+CHECK_PERIOD_S: Final = 0.02
 #: Frame numbers that a message lists.
 LISTED_FRAMES: Final = 20
 
@@ -73,6 +76,10 @@ class Collector:
         least one. Frames of later batches take another quarter; what is more waits in a file.
     spool_dir
         Folder of that file, which has no name; None: the system's for temporary files.
+    first_frame
+        Frame to begin with; those before it are not looked at.
+    nobody_is_left
+        Asked when nothing comes: says why nothing will; None: that is not known.
 
     Raises
     ------
@@ -93,6 +100,8 @@ class Collector:
         frame_info: bool = True,
         memory_budget: int = MEMORY_BUDGET,
         spool_dir: Path | str | None = None,
+        first_frame: int = 0,
+        nobody_is_left: Callable[[], str | None] = lambda: None,
     ) -> None:
         if isinstance(write_threshold, bool) or int(write_threshold) != write_threshold:
             raise UsageError(f"write_threshold: expected an integer, got {write_threshold!r}")
@@ -125,14 +134,20 @@ class Collector:
         self._put_batch = put_batch
         self._check = check
         self._stall_timeout = stall_timeout
+        self._nobody_is_left = nobody_is_left
         self._frame_info = frame_info
         self._schema = Schema()
         #: frames of later batches
         self._early = EarlyFrames(memory_budget // 4, spool_dir)
-        self._next_frame = 0
+        self._next_frame = first_frame
         #: items that were taken, frames without events included
         self.n_received = 0
         self._stash: EventStash | None = None
+        #: of batches that were written
+        self._memory = RecycledMemory(memory_budget // 4)
+        self._last_check = -np.inf
+        #: events of the next batch: some more than the last one had
+        self._n_expected = self._threshold
 
     def run(self, buffer: collections.deque[Any] | None = None) -> None:
         """Collect all frames.
@@ -164,44 +179,104 @@ class Collector:
             self._early.close()
 
     def _collect_batch(self) -> None:
-        first = self._next_frame
-        counts = self._wait_for_counts(first)
-        stash = self._stash = EventStash(first, counts, schema=self._schema)
-        for frame in self._early.in_range(first, first + len(counts)):
-            stash.add_events(frame, self._early.pop(frame))
-        last_news = time.monotonic()
-        while not stash.is_complete():
-            if self._receive_next():
-                last_news = time.monotonic()
-            else:
-                self._refuse_stall(last_news, stash.missing_frames)
-        self._hand_on(stash.events, stash, stash.num_frames)
-        self._stash = None
-        self._next_frame = first + len(counts)
-
-    def _wait_for_counts(self, first: int) -> npt.NDArray[Any]:
-        """Counts of the next batch; frames that come in the meantime are kept."""
+        stash = self._begin_batch()
         last_news = time.monotonic()
         n_unknown = -1
         while True:
-            counts = self._counts(first)
-            if n_frames := self._batch_frames(counts):
-                return counts[:n_frames]
-            if (counts < -1).any():
-                frame = first + int(np.argmin(counts))
-                raise EventError(
-                    f"feat_nevents, frame {frame}: expected a number of events, or -1 for a frame "
-                    f"that was not processed yet, got {int(counts.min())}"
-                )
-            unknown = int((counts < 0).sum())
-            if unknown != n_unknown:
-                n_unknown = unknown
+            self._add_early(stash, *self._extend(stash))
+            if stash.is_complete():
+                break
+            if self._receive_some():
                 last_news = time.monotonic()
-            if self._receive_next():
-                last_news = time.monotonic()
-            else:
-                expected = counts < 0 if self._event_bytes else counts != 0
-                self._refuse_stall(last_news, (np.flatnonzero(expected) + first).tolist)
+                continue
+            if not stash.is_final:
+                counts = self._counts(stash.index_offset)
+                self._refuse_impossible(stash.index_offset, counts)
+                unknown = int((counts < 0).sum())
+                if unknown != n_unknown:
+                    n_unknown = unknown
+                    last_news = time.monotonic()
+            self._refuse_stall(last_news, lambda: self._awaited_frames(stash))
+        self._hand_on(stash.events, stash, stash.num_frames)
+        self._stash = None
+        self._next_frame = stash.index_offset + stash.num_frames
+
+    def _begin_batch(self) -> EventStash:
+        """A batch without frames; they are added as their counts become known."""
+        first = self._next_frame
+        counts = self._counts(first)
+        if counts.dtype.kind not in "iu":
+            raise EventError(
+                f"feat_nevents: expected one integer per frame, got dtype {counts.dtype}"
+            )
+        self._refuse_impossible(first, counts)
+        self._stash = EventStash(
+            first,
+            [],
+            schema=self._schema,
+            memory=self._memory,
+            n_expected=self._n_expected,
+            is_final=False,
+        )
+        return self._stash
+
+    @staticmethod
+    def _refuse_impossible(first: int, counts: npt.NDArray[Any]) -> None:
+        if (counts < -1).any():
+            frame = first + int(np.argmin(counts))
+            raise EventError(
+                f"feat_nevents, frame {frame}: expected a number of events, or -1 for a frame "
+                f"that was not processed yet, got {int(counts.min())}"
+            )
+
+    def _extend(self, stash: EventStash) -> tuple[int, int]:
+        """Add the frames whose counts, and those of all before, are known, to the batch.
+
+        Returns
+        -------
+        start, stop
+            Those frames; they may have come before.
+        """
+        start = frame = stash.index_offset + stash.num_frames
+        stop = min(stash.index_offset + self._threshold, self._n_frames)
+        if stash.is_final:
+            return start, start
+        # as long as no event has come, nobody knows how many fit
+        knows_size = bool(self._event_bytes)
+        most = self._batch_bytes / self._event_bytes if knows_size else 0.0
+        counts: list[int] = []
+        size = stash.size
+        is_full = False
+        while frame < stop and not is_full:
+            count = int(self._feat_nevents[frame])
+            if count < 0 or (count and not knows_size):
+                break
+            if size + count > most and frame > stash.index_offset and knows_size:
+                is_full = True
+                break
+            counts.append(count)
+            size += count
+            frame += 1
+        is_final = is_full or frame == stop
+        if is_final or (counts and knows_size):
+            stash.extend(counts, is_final=is_final)
+            return start, frame
+        return start, start
+
+    def _add_early(self, stash: EventStash, start: int, stop: int) -> None:
+        if start < stop and len(self._early):
+            for frame in self._early.in_range(start, stop):
+                stash.add_events(frame, self._early.pop(frame))
+
+    def _awaited_frames(self, stash: EventStash) -> list[int]:
+        """Frames of the batch that have not come, those without a count included."""
+        first = stash.index_offset + stash.num_frames
+        frames = stash.missing_frames()
+        if not stash.is_final:
+            counts = self._counts(stash.index_offset)[stash.num_frames :]
+            expected = (np.flatnonzero(counts != 0) + first).tolist()
+            frames += [frame for frame in expected if frame not in self._early]
+        return frames
 
     def _counts(self, first: int) -> npt.NDArray[Any]:
         """Number of events of the next frames; -1: not known yet."""
@@ -209,27 +284,44 @@ class Collector:
         # "nevents" is stored with this dtype; shared arrays are made of Python's integers
         return counts.astype(np.int64) if self._is_shared else counts
 
-    def _batch_frames(self, counts: npt.NDArray[Any]) -> int:
-        """Frames of the next batch; 0: their counts, or the size of an event, are not known."""
-        unknown = counts < 0
-        n_known = int(np.argmax(unknown)) if unknown.any() else len(counts)
-        stops = np.cumsum(counts[:n_known])
-        if not self._event_bytes:
-            return n_known if n_known == len(counts) and not counts.any() else 0
-        n_fitting = int(np.searchsorted(stops, self._batch_bytes / self._event_bytes, "right"))
-        if n_fitting < n_known:
-            return max(1, n_fitting)
-        return n_known if n_known == len(counts) else 0
-
-    def _receive_next(self) -> bool:
-        """Take one item; False: none came within a tick."""
-        if not self._pending:
-            self._check()
+    def _receive_some(self) -> bool:
+        """Take what is there, as far as the batch needs it; False: nothing came within a tick."""
+        pending = self._pending
+        if not pending:
+            now = time.monotonic()
+            if now - self._last_check > CHECK_PERIOD_S:
+                self._check()
+                self._last_check = now
             try:
-                self._pending.extend(self._get_items(TICK_S))
+                pending.extend(self._get_items(TICK_S - CHECK_PERIOD_S))
             except queue.Empty:
+                self._last_check = -np.inf
                 return False
-        self._receive(self._pending.popleft())
+        stash = self._stash
+        while pending:
+            item = pending.popleft()
+            if stash is None or not self._receive_alike(stash, item):
+                self._receive(item)
+            if stash is not None and stash.is_complete():
+                break
+        return True
+
+    def _receive_alike(self, stash: EventStash, item: Any) -> bool:
+        """Take a frame of the batch that is like those before it; False: look at it closely."""
+        if type(item) is not tuple or len(item) != 2 or type(item[1]) is not PackedEvents:
+            return False
+        frame, events = item
+        if self._frame_info and events.layout.reserved:
+            return False
+        if not stash.add_packed(frame, events):
+            if stash.is_final or frame < stash.index_offset + stash.num_frames:
+                return False
+            come_in = self._extend(stash)
+            is_added = stash.add_packed(frame, events)
+            self.n_received += is_added
+            self._add_early(stash, *come_in)
+            return is_added
+        self.n_received += 1
         return True
 
     def _receive(self, item: Any) -> None:
@@ -254,15 +346,20 @@ class Collector:
                 f"adds; leave them out or pass frame_info=False"
             )
         stash = self._stash
-        if stash is not None and frame < stash.index_offset + stash.num_frames:
-            stash.add_events(frame, events)
-        elif frame in self._early and (events or self._early.has_events(frame)):
+        come_in = (0, 0)
+        if stash is not None and frame >= stash.index_offset + stash.num_frames:
+            come_in = self._extend(stash)
+        if frame in self._early and (events or self._early.has_events(frame)):
             raise EventError(
                 f"frame {frame}: expected each frame once, got it again; the events that came "
                 f"first were kept"
             )
+        if stash is not None and frame < stash.index_offset + stash.num_frames:
+            stash.add_events(frame, events)
         else:
             self._early.add(frame, events)
+        if stash is not None:
+            self._add_early(stash, *come_in)
 
     def _unpack(self, item: Any) -> tuple[int, Any]:
         try:
@@ -288,9 +385,11 @@ class Collector:
         batch = dict(events)
         if self._frame_info:
             indices = stash.indices_for_data[:n_events]
-            counts = np.asarray(stash.feat_nevents, dtype=self._nevents_dtype)
+            dtype = self._nevents_dtype or self._counts(stash.index_offset).dtype
+            counts = np.asarray(stash.feat_nevents, dtype=dtype)
             batch["index_unmapped"] = indices
             batch["nevents"] = counts[indices - stash.index_offset]
+        self._n_expected = stash.size + stash.size // 8
         if n_events:
             self._event_bytes = size_bytes(events, object_bytes=0) / n_events
         self._put_batch(batch, n_events, n_frames)
@@ -298,27 +397,31 @@ class Collector:
     def _save_leading(self) -> None:
         """After an error: hand on the frames before the first one that is missing."""
         stash = self._stash
+        with suppress(DCWriteError):
+            stash = stash or self._begin_batch()
+            self._extend(stash)
         if stash is None:
-            first = self._next_frame
-            counts = self._counts(first)
-            known = int(np.argmax(counts < 0)) if (counts < 0).any() else len(counts)
-            stash = EventStash(first, counts[:known], schema=self._schema)
+            return
+        first = stash.index_offset
+        for frame in self._early.in_range(first, first + stash.num_frames):
             with suppress(DCWriteError):
-                for frame in self._early.in_range(first, first + known):
-                    stash.add_events(frame, self._early.pop(frame))
+                stash.add_events(frame, self._early.pop(frame))
         n_frames, events = stash.take_leading()
         if n_frames:
             self._hand_on(events, stash, n_frames)
 
     def _refuse_stall(self, last_news: float, missing: Callable[[], list[int]]) -> None:
-        if self._stall_timeout is None or time.monotonic() - last_news < self._stall_timeout:
-            return
+        reason = self._nobody_is_left()
+        if reason is None:
+            if self._stall_timeout is None or time.monotonic() - last_news < self._stall_timeout:
+                return
+            reason = f"no news for {self._stall_timeout} s (stall_timeout)"
         frames = missing()
         listed = ", ".join(map(str, frames[:LISTED_FRAMES]))
         more = f" and {len(frames) - LISTED_FRAMES} more" if len(frames) > LISTED_FRAMES else ""
         raise StallError(
-            f"no news for {self._stall_timeout} s (stall_timeout) and still missing frames "
-            f"{listed}{more}; look for the worker that had them (what came before was written)",
+            f"{reason}, and still missing frames {listed}{more}; look for the worker that had "
+            f"them (what came before was written)",
             frames,
         )
 

@@ -75,6 +75,10 @@ class EarlyFrames:
         """Number of frames in the file."""
         return self._n_spooled
 
+    def __len__(self) -> int:
+        """Number of frames that wait."""
+        return len(self._frames)
+
     def __contains__(self, frame: int) -> bool:
         """Whether this frame waits, with events or without."""
         return frame in self._frames

@@ -6,8 +6,8 @@ gives in the end is what one assignment per frame and feature would have given.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ..errors import EventError
 from ..format.features import as_item_arrays, is_contour
 from .packing import Layout, MisfitError, PackedEvents
+from .recycled import RecycledMemory
 
 __all__ = ["PackedRows", "can_be_copied"]
 
@@ -42,51 +43,83 @@ class PackedRows:
         The layout; `can_be_copied`.
     n_events
         Number of events of all frames.
+    memory
+        Where large arrays come from.
+    n_expected
+        Number of events for which there is room from the start.
     """
 
-    def __init__(self, layout: Layout, n_events: int) -> None:
+    def __init__(
+        self, layout: Layout, n_events: int, memory: RecycledMemory, n_expected: int = 0
+    ) -> None:
         self.layout = layout
-        self._rows = np.zeros(n_events * layout.row_bytes, np.uint8)
-        self._arrays = {
-            name: np.zeros((n_events, *item_shape), dtype)
-            for name, dtype, item_shape in layout.arrays
-        }
+        self._memory = memory
+        self._n_events = n_events
+        self._capacity = 0
+        self._rows = np.empty(0, np.uint8)
+        self._arrays: dict[str, AnyArray] = {}
+        #: where the bytes of each go, and how many an event has
+        self._targets: list[tuple[memoryview, int]] = []
         self._lists: dict[str, list[AnyArray | None]] = {
             name: [None] * n_events for name in layout.rest
         }
+        self._make_room(max(n_events, n_expected))
 
-    def place(self, rows: slice, events: PackedEvents) -> bool:
+    def _make_room(self, capacity: int) -> None:
+        layout, old = self.layout, self._targets
+        self._capacity = capacity
+        self._rows = np.empty(capacity * layout.row_bytes, np.uint8)
+        self._arrays = {
+            name: self._memory.empty((capacity, *item_shape), dtype)
+            for name, dtype, item_shape in layout.arrays
+        }
+        arrays = (self._rows, *self._arrays.values())
+        self._targets = [
+            (memoryview(cast("Any", array.reshape(-1).view(np.uint8))), item_bytes)
+            for array, item_bytes in zip(
+                arrays, (layout.row_bytes, *layout.array_bytes), strict=True
+            )
+        ]
+        for (target, _), (source, _) in zip(self._targets, old, strict=False):
+            target[: len(source)] = source
+
+    def grow(self, n_events: int) -> None:
+        """Make room for more events behind the others."""
+        self._n_events = n_events
+        if n_events > self._capacity:
+            self._make_room(max(n_events, 2 * self._capacity))
+        for items in self._lists.values():
+            items.extend([None] * (n_events - len(items)))
+
+    def place(self, first: int, events: PackedEvents) -> bool:
         """Copy the events of one frame to their rows; False: its contours do not fit."""
-        if not self._place_lists(rows, events.rest):
+        if self._lists and not self._place_lists(first, events.n_events, events.rest):
             return False
-        row_bytes = self.layout.row_bytes
-        self._rows[rows.start * row_bytes : rows.stop * row_bytes] = events.scalar_bytes
-        for name, array in events.arrays.items():
-            self._arrays[name][rows] = array
+        # memoryviews: numpy takes longer for the same, and gives the GIL up in between
+        for (target, item_bytes), source in zip(self._targets, events.parts(), strict=True):
+            start = first * item_bytes
+            target[start : start + len(source)] = source
         return True
 
-    def place_plain(self, rows: slice, events: Mapping[str, Any]) -> bool:
+    def place_plain(self, first: int, n_events: int, events: Mapping[str, Any]) -> bool:
         """Copy events that are not packed; False: they do not have the layout."""
         layout = self.layout
         if tuple(events) != layout.keys:
             return False
-        start, stop = rows.start * layout.row_bytes, rows.stop * layout.row_bytes
         try:
-            values, n_events = layout.take(events)
-            if n_events != rows.stop - rows.start:
+            values, n_found = layout.take(events)
+            if n_found != n_events:
                 return False
-            layout.pack_scalars(values, n_events, self._rows, start)
+            layout.pack_scalars(values, n_events, self._rows, first * layout.row_bytes)
         except MisfitError:
-            self._rows[start:stop] = 0  # some of them may be there
             return False
-        if not self._place_lists(rows, events):
-            self._rows[start:stop] = 0
+        if self._lists and not self._place_lists(first, n_events, events):
             return False
         for array, value in zip(self._arrays.values(), layout.array_values(values), strict=True):
-            array[rows] = value
+            array[first : first + n_events] = value
         return True
 
-    def _place_lists(self, rows: slice, events: Mapping[str, Any]) -> bool:
+    def _place_lists(self, first: int, n_events: int, events: Mapping[str, Any]) -> bool:
         """Keep the contours of one frame; False: they do not fit, and none was kept."""
         found = {}
         for name in self._lists:
@@ -94,19 +127,32 @@ class PackedRows:
                 found[name] = as_item_arrays(name, events[name])
             except EventError:
                 return False
-            if len(found[name]) != rows.stop - rows.start:
+            if len(found[name]) != n_events:
                 return False
         for name, items in found.items():
-            self._lists[name][rows] = items
+            self._lists[name][first : first + n_events] = items
         return True
 
-    def unpacked(self) -> dict[str, Any]:
-        """All features, in the order of the layout; rows without events are 0 (contours: None)."""
-        scalars = self._rows.view(self.layout.scalar_dtype) if self._rows.size else None
+    def unpacked(self, missing: Sequence[slice]) -> dict[str, Any]:
+        """All features, in the order of the layout.
+
+        Parameters
+        ----------
+        missing
+            Rows whose events are not there; they are 0 (contours: None).
+        """
+        row_bytes = self.layout.row_bytes
+        for absent in missing:
+            self._rows[absent.start * row_bytes : absent.stop * row_bytes] = 0
+            for array in self._arrays.values():
+                array[absent] = 0
+        n_events = self._n_events
+        rows = self._rows[: n_events * row_bytes]
+        scalars = rows.view(self.layout.scalar_dtype) if rows.size else None
         features: dict[str, Any] = {}
         for name in self.layout.names:
             if name in self._arrays:
-                features[name] = self._arrays[name]
+                features[name] = self._arrays[name][:n_events]
             elif name in self._lists:
                 features[name] = self._lists[name]
             else:

@@ -363,13 +363,18 @@ class PackedEvents(Mapping[str, Any]):
         offset = self._offset + self._first * layout.row_bytes
         return np.ndarray((self.n_events,), layout.scalar_dtype, self._memory, offset)
 
-    @property
-    def scalar_bytes(self) -> npt.NDArray[np.uint8]:
-        """The bytes of `scalars`."""
+    def parts(self) -> list[memoryview]:
+        """The bytes of `scalars`, and of each of `arrays`."""
         self._check()
-        row_bytes = self.layout.row_bytes
-        offset = self._offset + self._first * row_bytes
-        return np.ndarray((self.n_events * row_bytes,), np.uint8, self._memory, offset)
+        layout, memory, first, n_events = self.layout, self._memory, self._first, self.n_events
+        start = self._offset + first * layout.row_bytes
+        found = [memory[start : start + n_events * layout.row_bytes]]
+        for item_bytes, offset in zip(
+            layout.array_bytes, layout.offsets(self._n_block), strict=False
+        ):
+            start = self._offset + offset + first * item_bytes
+            found.append(memory[start : start + n_events * item_bytes])
+        return found
 
     @property
     def arrays(self) -> dict[str, AnyArray]:
@@ -406,14 +411,17 @@ class PackedEvents(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self.layout.names)
 
-    def block(self) -> bytearray:
+    def block(self) -> bytes | bytearray:
         """The events as a block of their own, without features that are not packed."""
         layout = self.layout
+        if self.n_events == self._n_block:
+            self._check()
+            return bytes(
+                self._memory[self._offset : self._offset + layout.block_bytes(self.n_events)]
+            )
         block = bytearray(layout.block_bytes(self.n_events))
-        rows = np.frombuffer(block, np.uint8, self.n_events * layout.row_bytes)
-        rows[...] = self.scalar_bytes
-        for array, start in zip(self.arrays.values(), layout.offsets(self.n_events), strict=False):
-            np.ndarray(array.shape, array.dtype, block, start)[...] = array
+        for start, part in zip((0, *layout.offsets(self.n_events)), self.parts(), strict=False):
+            block[start : start + len(part)] = part
         return block
 
     def copy(self) -> PackedEvents:

@@ -15,17 +15,20 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import parent_process
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from .._version import __version__
 from ..errors import AbortedError, DCWriteError, EventError, WriterDiedError
+from .bringers import children_that_ended, nobody_is_left
 from .chunk_writer import BatchEnd, ChunkWriter, WriterQueue
 from .collector import MEMORY_BUDGET, Collector
 
 __all__ = ["MEMORY_BUDGET", "Counter", "QueueWriterBase", "mp_spawn"]
 
+#: Seconds between two looks at who could still bring frames.
+LOOK_S: Final = 1.0
 #: The processes are spawned on every system: forked ones inherit locks in any state.
 mp_spawn = mp.get_context("spawn")
 
@@ -102,6 +105,9 @@ class QueueWriterBase:
         self._frames = mp_spawn.RawValue("Q", 0)
         self._durable = mp_spawn.RawValue("Q", 0)
         self._abort = mp_spawn.RawValue("b", 0)
+        #: why nothing will come any more, as UTF-8; empty: that is not known
+        self._nobody_is_left = mp_spawn.RawArray("c", 400)
+        self._ended_before: Any = children_that_ended()
         # refuses wrong arguments here, and not later in a thread
         Collector(
             event_queue,
@@ -143,6 +149,18 @@ class QueueWriterBase:
         if self.error is None or (isinstance(self.error, AbortedError) and self._abort.value):
             return
         raise self.error
+
+    def _wait_for_end(self, join: Callable[[float | None], None], timeout: float | None) -> None:
+        """Join; the main thread, while it waits, cannot bring frames: look for others that can."""
+        if timeout is not None or threading.current_thread() is not threading.main_thread():
+            join(timeout)
+            return
+        join(0)
+        while self.is_alive():  # type: ignore[attr-defined]  # of Thread and of Process
+            reason = nobody_is_left(self.event_queue, self._ended_before)
+            if reason is not None:
+                self._nobody_is_left.value = reason.encode()[:399]
+            join(LOOK_S)
 
     def get_logger(self) -> logging.Logger:
         """Logger of this writer."""
@@ -225,11 +243,11 @@ class QueueWriterBase:
 
         def put_batch(events: dict[str, Any], n_events: int, n_frames: int) -> None:
             writer.check()
-            for item in (*events.items(), BatchEnd(n_events, n_frames)):
-                if isinstance(dq, WriterQueue):
-                    dq.put(item, writer.check)
-                else:
-                    dq.append(item)
+            items = (*events.items(), BatchEnd(n_events, n_frames))
+            if isinstance(dq, WriterQueue):
+                dq.put_all(items, writer.check)
+            else:
+                dq.extend(items)
 
         collector = Collector(
             self.event_queue,
@@ -241,6 +259,7 @@ class QueueWriterBase:
             frame_info=self.frame_info,
             memory_budget=self.memory_budget,
             spool_dir=Path(self.path_out).parent,
+            nobody_is_left=lambda: self._nobody_is_left.value.decode(errors="replace") or None,
         )
         report.collector = collector
         writer.writer.bound_waiting(share)

@@ -13,6 +13,7 @@ from multiprocessing.queues import SimpleQueue
 from typing import Any
 
 from ..errors import UsageError
+from .messages import MessageReader
 
 __all__ = [
     "Relay",
@@ -40,6 +41,8 @@ def items_getter(event_queue: Any) -> Callable[[float], list[Any]]:
             f"event_queue: expected a queue with `get`, got {type(event_queue).__name__}; pass a "
             f"queue.Queue or a multiprocessing.Queue, for instance"
         )
+    if MessageReader.can_read(event_queue):
+        return MessageReader(event_queue).get_many
     if not isinstance(event_queue, SimpleQueue):
         return lambda timeout: [event_queue.get(timeout=timeout)]
 

@@ -26,6 +26,7 @@ from ..format.features import (
 )
 from .packed_rows import PackedRows, can_be_copied
 from .packing import Layout, PackedEvents, analyse
+from .recycled import RecycledMemory
 
 __all__ = ["EventStash", "Schema"]
 
@@ -123,6 +124,12 @@ class EventStash:
         Number of events of each frame, shape (frames,).
     schema
         Features and shapes that frames before this range had; it is completed here.
+    memory
+        Where large arrays come from.
+    n_expected
+        Number of events for which there is room from the start.
+    is_final
+        Whether these are all frames; else `extend` adds more.
 
     Attributes
     ----------
@@ -131,16 +138,12 @@ class EventStash:
         Who looks at it before the last frame slows the rest of them down.
     feat_nevents : sequence of int
         As given.
-    nev_idx : ndarray, shape (frames,)
-        Cumulative number of events.
     size : int
         Number of events of all frames.
     num_frames : int
         Number of frames.
     index_offset : int
         As given.
-    indices_for_data : ndarray of uint32, shape (size,)
-        For each event the index of its frame.
 
     Raises
     ------
@@ -154,6 +157,9 @@ class EventStash:
         feat_nevents: Sequence[int] | npt.NDArray[Any],
         *,
         schema: Schema | None = None,
+        memory: RecycledMemory | None = None,
+        n_expected: int = 0,
+        is_final: bool = True,
     ) -> None:
         counts = np.asarray(feat_nevents)
         if counts.ndim != 1 or (counts.size and counts.dtype.kind not in "iu"):
@@ -170,22 +176,66 @@ class EventStash:
             )
         self._events: dict[str, Any] = {}
         self.feat_nevents = feat_nevents
-        self.nev_idx = np.cumsum(counts)
         self.size = int(counts.sum())
         self.num_frames = len(counts)
         self.index_offset = index_offset
-        frames = np.arange(index_offset, index_offset + self.num_frames, dtype=np.uint32)
-        self.indices_for_data: npt.NDArray[np.uint32] = np.repeat(frames, counts)
+        self._n_expected = n_expected
+        self._is_final = is_final
         self._counts: list[int] = counts.tolist()
-        self._stops: list[int] = self.nev_idx.tolist()
-        #: frames that have brought their events, or have none to bring
-        self._tracker: npt.NDArray[np.bool_] = counts == 0
-        self._n_missing = int(self.num_frames - self._tracker.sum())
+        self._stops: list[int] = np.cumsum(counts).tolist()
+        #: of each frame: 1 if it has brought its events, or has none to bring
+        self._tracker = bytearray((counts == 0).tobytes())
+        self._n_missing = self._tracker.count(0)
         #: rows whose dtype is not that of the array: feature -> [(frame, slice, rows)]
         self._other_dtypes: dict[str, list[tuple[int, slice, AnyArray]]] = {}
         self._schema = Schema() if schema is None else schema
+        self._memory = RecycledMemory(0) if memory is None else memory
         #: as long as all frames have the same layout
         self._packed: PackedRows | None = None
+
+    @property
+    def nev_idx(self) -> npt.NDArray[np.int64]:
+        """Cumulative number of events, shape (frames,)."""
+        return np.array(self._stops, dtype=np.int64)
+
+    @property
+    def indices_for_data(self) -> npt.NDArray[np.uint32]:
+        """For each event the index of its frame, shape (size,)."""
+        first = self.index_offset
+        frames = np.arange(first, first + self.num_frames, dtype=np.uint32)
+        return np.repeat(frames, np.array(self._counts, dtype=np.int64))
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no more frames will be added."""
+        return self._is_final
+
+    def extend(self, counts: Sequence[int], *, is_final: bool) -> None:
+        """Add frames at the end of the range.
+
+        Parameters
+        ----------
+        counts
+            Number of events of each.
+        is_final
+            Whether these are the last ones.
+        """
+        for count in counts:
+            self.size += count
+            self._counts.append(count)
+            self._stops.append(self.size)
+            self._tracker.append(count == 0)
+            self._n_missing += count != 0
+        self.num_frames = len(self._counts)
+        self.feat_nevents = self._counts
+        self._is_final = is_final
+        if self._packed is not None:
+            self._packed.grow(self.size)
+        else:
+            for feat, array in self._events.items():
+                self._events[feat] = _grown(array, self.size)
+        if is_final and not self._n_missing:
+            self._complete()
 
     @property
     def events(self) -> dict[str, Any]:
@@ -195,11 +245,16 @@ class EventStash:
 
     def is_complete(self) -> bool:
         """Whether the events of all frames have been added."""
-        return self._n_missing == 0
+        return self._n_missing == 0 and self._is_final
 
     def missing_frames(self) -> list[int]:
         """Indices of the frames whose events have not been added."""
-        return (np.flatnonzero(~self._tracker) + self.index_offset).tolist()
+        return [frame + self.index_offset for frame in self._missing()]
+
+    def _missing(self) -> list[int]:
+        if not self._n_missing:
+            return []
+        return [frame for frame, is_there in enumerate(self._tracker) if not is_there]
 
     def add_events(self, index: int, events: Mapping[str, Any] | None) -> None:
         """Add the events of one frame.
@@ -225,24 +280,49 @@ class EventStash:
                 f"frame {index}: expected a frame from {self.index_offset} to "
                 f"{self.index_offset + self.num_frames - 1}, got one outside this range"
             )
-        if not isinstance(events, Mapping) or not self._add_alike(index, frame, events):
+        is_packed = type(events) is PackedEvents  # a Mapping, which takes longer to find out
+        mapping = events if is_packed or isinstance(events, Mapping) else None
+        if mapping is None or not self._add_alike(index, frame, mapping):
             self._take_apart()
             arrays = self._check(index, self._counts[frame], events)
             if not self._counts[frame]:
                 return
             self._add_arrays(index, frame, arrays)
+        self._note(frame)
+
+    def add_packed(self, index: int, events: PackedEvents) -> bool:
+        """Add the events of one frame that are like those before; False: `add_events` has to."""
+        frame = index - self.index_offset
+        packed = self._packed
+        if (
+            packed is None
+            or events.layout is not packed.layout
+            or not 0 <= frame < self.num_frames
+            or events.n_events != self._counts[frame]
+            or self._tracker[frame]
+            or not packed.place(self._stops[frame] - events.n_events, events)
+        ):
+            return False
+        self._note(frame)
+        return True
+
+    def _note(self, frame: int) -> None:
+        """The events of a frame have been added."""
         self._tracker[frame] = True
         self._n_missing -= 1
-        if self._n_missing == 0:
-            self._take_apart()
-            self._events.update(self._unified_dtypes(self.num_frames))
-            self._other_dtypes.clear()
-            if not self._schema.dtypes:
-                self._schema.dtypes = {
-                    feat: array.dtype
-                    for feat, array in self._events.items()
-                    if feat in self._schema.item_shapes and not is_contour(feat) and feat != "mask"
-                }
+        if self._n_missing == 0 and self._is_final:
+            self._complete()
+
+    def _complete(self) -> None:
+        self._take_apart()
+        self._events.update(self._unified_dtypes(self.num_frames))
+        self._other_dtypes.clear()
+        if not self._schema.dtypes:
+            self._schema.dtypes = {
+                feat: array.dtype
+                for feat, array in self._events.items()
+                if feat in self._schema.item_shapes and not is_contour(feat) and feat != "mask"
+            }
 
     def _add_arrays(self, index: int, frame: int, arrays: dict[str, Any]) -> None:
         if self._tracker[frame]:
@@ -261,18 +341,19 @@ class EventStash:
         """Copy a frame that is like those before; False: look at it feature by feature."""
         if not events or self._tracker[frame] or not self._counts[frame]:
             return False
-        rows = self._rows(frame)
+        n_events = self._counts[frame]
+        first = self._stops[frame] - n_events
         packed = self._packed
         if isinstance(events, PackedEvents):
-            if events.n_events != self._counts[frame]:
+            if events.n_events != n_events:
                 return False
             packed = packed or self._begin_alike(events.layout)
             if packed is None or packed.layout is not events.layout:
                 return False
-            is_placed = packed.place(rows, events)
+            is_placed = packed.place(first, events)
         else:
             packed = packed or self._begin_alike(self._schema.layout_of(events))
-            is_placed = packed is not None and packed.place_plain(rows, events)
+            is_placed = packed is not None and packed.place_plain(first, n_events, events)
         if packed is None or not is_placed or not self._schema.takes(index, packed.layout):
             return False
         self._packed = packed
@@ -281,12 +362,13 @@ class EventStash:
     def _begin_alike(self, layout: Layout | None) -> PackedRows | None:
         if layout is None or self._events or not can_be_copied(layout):
             return None
-        return PackedRows(layout, self.size)
+        return PackedRows(layout, self.size, self._memory, self._n_expected)
 
     def _take_apart(self) -> None:
         """Go on with one array per feature."""
         if self._packed is not None:
-            self._events.update(self._packed.unpacked())
+            missing = [self._rows(frame) for frame in self._missing()]
+            self._events.update(self._packed.unpacked(missing))
             self._packed = None
 
     def require_feature(self, feat: str, sample_data: npt.ArrayLike) -> AnyArray:
@@ -321,7 +403,7 @@ class EventStash:
             Feature names to arrays of their events.
         """
         self._take_apart()
-        n_frames = int(np.argmin(self._tracker)) if self._n_missing else self.num_frames
+        n_frames = self._tracker.index(0) if self._n_missing else self.num_frames
         unified: dict[str, AnyArray] = {}
         while n_frames:
             try:
@@ -420,6 +502,15 @@ class _MisfitError(EventError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+def _grown(array: Any, size: int) -> Any:
+    """A feature's rows, with more rows of 0 (contours: None) behind them."""
+    if isinstance(array, list):
+        return array + [None] * (size - len(array))
+    grown = np.zeros((size, *array.shape[1:]), array.dtype)
+    grown[: len(array)] = array
+    return grown
 
 
 def _item_shapes(layout: Layout) -> dict[str, tuple[int, ...]]:

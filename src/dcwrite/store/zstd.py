@@ -1,0 +1,80 @@
+"""Zstandard: compressors that are kept, and parameters that give a level's size in less time.
+
+Alone here: the parameters. Invariant: a frame holds the size of its content (without it hdf5plugin
+4 returns garbage and hdf5plugin 7 refuses); every reader of Zstandard opens it.
+
+Levels are made for text and programs, where long matches pay. Camera noise has none: what makes
+level 5 smaller than level 1 there are matches of 4 bytes, which the fast search finds as well if
+it is told to look for them. `lean` does that (docs/decisions/0011-lean-parameters.md).
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Final
+
+import zstandard
+
+__all__ = ["LEAN_LEVELS", "compress", "compress_lean"]
+
+#: Levels that have lean parameters, and the size of the hash table of each (log2 of entries): as
+#: small as the level's own parameters make images with camera noise, or smaller.
+LEAN_LEVELS: Final = {5: 18, 4: 16, 3: 15, 2: 14}
+#: Up to this size zstd has other parameters for its levels; level 3 is as small as 5 for scalars.
+_SMALL_BYTES: Final = 16 * 1024
+_SMALL_LEVEL: Final = 3
+
+
+class _Compressors(threading.local):
+    """Of each thread: one per set of parameters; a new one costs 25 us."""
+
+    def __init__(self) -> None:
+        self.own: dict[int, zstandard.ZstdCompressor] = {}
+        self.lean: dict[int, zstandard.ZstdCompressor] = {}
+
+
+_compressors = _Compressors()
+
+
+def compress(data: Any, level: int) -> bytes:
+    """One frame, with the parameters that Zstandard has for the level.
+
+    Parameters
+    ----------
+    data
+        Contiguous bytes.
+    level
+        1 to 22.
+    """
+    found = _compressors.own.get(level)
+    if found is None:
+        found = _compressors.own[level] = zstandard.ZstdCompressor(level=level)
+    return found.compress(data)
+
+
+def compress_lean(data: Any, level: int) -> bytes:
+    """One frame, about as small as the level's, in less time.
+
+    Parameters
+    ----------
+    data
+        Contiguous bytes.
+    level
+        One of `LEAN_LEVELS`.
+    """
+    if len(data) <= _SMALL_BYTES:
+        return compress(data, min(level, _SMALL_LEVEL))
+    found = _compressors.lean.get(level)
+    if found is None:
+        parameters = zstandard.ZstdCompressionParameters(
+            window_log=20,  # a chunk
+            hash_log=LEAN_LEVELS[level],
+            chain_log=16,  # not used by this strategy
+            search_log=1,
+            min_match=4,
+            target_length=0,
+            strategy=zstandard.STRATEGY_FAST,
+            write_content_size=True,
+        )
+        found = _compressors.lean[level] = zstandard.ZstdCompressor(compression_params=parameters)
+    return found.compress(data)

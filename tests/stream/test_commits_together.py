@@ -1,0 +1,66 @@
+"""Batches of few frames are committed together while more of them wait."""
+
+from __future__ import annotations
+
+import collections
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+import dcwrite
+from dcwrite.stream.chunk_writer import TOGETHER_FRAMES, BatchEnd
+
+N_BATCHES = 2 * TOGETHER_FRAMES + 30
+
+
+def test_one_commit_for_many_batches(tmp_path: Path) -> None:
+    waiting: collections.deque[Any] = collections.deque()
+    for number in range(N_BATCHES):
+        waiting.append(("deform", np.array([0.5 * number])))
+        waiting.append(("area_um", np.array([2.0 * number])))
+        waiting.append(BatchEnd(1, 1))
+    commits: list[tuple[int, int]] = []
+    durable: list[int] = []
+    writer = dcwrite.ChunkWriter(
+        tmp_path / "run.rtdc",
+        waiting,
+        multiprocessing.RawValue("L", 0),
+        mode="w",
+        on_batch=lambda n_events, n_frames: commits.append((n_events, n_frames)),
+        on_durable=durable.append,
+    )
+    writer.finished_when_queue_empty()
+    writer.run()
+    # the last one is never kept waiting
+    assert commits == [(TOGETHER_FRAMES,) * 2] * 2 + [(30, 30)]
+    assert durable == [TOGETHER_FRAMES, 2 * TOGETHER_FRAMES, N_BATCHES]
+    with h5py.File(tmp_path / "run.rtdc") as h5:
+        np.testing.assert_array_equal(h5["events/deform"], 0.5 * np.arange(N_BATCHES))
+        np.testing.assert_array_equal(h5["events/area_um"], 2.0 * np.arange(N_BATCHES))
+
+
+def test_an_error_counts_the_batches_before(tmp_path: Path) -> None:
+    waiting: collections.deque[Any] = collections.deque()
+    for number in range(5):
+        waiting.append(("deform", np.array([0.5 * number])))
+        waiting.append(BatchEnd(1, 1))
+    waiting.append(("deform", np.array([9.0])))
+    waiting.append(("deform", np.array(["text"])))
+    commits: list[tuple[int, int]] = []
+    writer = dcwrite.ChunkWriter(
+        tmp_path / "run.rtdc",
+        waiting,
+        multiprocessing.RawValue("L", 0),
+        mode="w",
+        on_batch=lambda n_events, n_frames: commits.append((n_events, n_frames)),
+    )
+    writer.start()
+    with pytest.raises(dcwrite.EventError):
+        writer.join()
+    assert commits == [(5, 5)]
+    with h5py.File(tmp_path / "run.rtdc") as h5:
+        np.testing.assert_array_equal(h5["events/deform"], 0.5 * np.arange(5))
