@@ -13,6 +13,7 @@ __all__ = [
     "AbortedError",
     "BasinError",
     "ClosedError",
+    "ClusterError",
     "CreatingFileWithoutBasinWarning",
     "DCWriteError",
     "DamagedFileError",
@@ -21,6 +22,7 @@ __all__ = [
     "FeatureNotFoundError",
     "IgnoringBasinTypeWarning",
     "MetadataError",
+    "MismatchError",
     "RecordingError",
     "StallError",
     "StorageError",
@@ -54,6 +56,25 @@ class RecordingError(DataError):
     """A recording that was given as input is refused, for instance an inconsistent one."""
 
 
+class MismatchError(RecordingError):
+    """Several recordings that were given as inputs do not fit together.
+
+    Parameters
+    ----------
+    message
+        What was to be done with them.
+    problems
+        One line for each mismatch, with its remedy.
+    """
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message, tuple(problems))
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        return "\n".join([str(self.args[0]), *(f"- {problem}" for problem in self.problems)])
+
+
 class FeatureNotFoundError(DataError, KeyError):
     """A feature is not there."""
 
@@ -71,6 +92,10 @@ class UsageError(DCWriteError, RuntimeError):
 
 class ClosedError(UsageError):
     """The object was closed before this call."""
+
+
+class MissingLibraryError(DCWriteError, ImportError):
+    """An optional library that this needs is not installed."""
 
 
 class AbortedError(UsageError):
@@ -122,6 +147,25 @@ class WriterDiedError(DCWriteError, RuntimeError):
     def __init__(self, message: str, exitcode: int | None = None) -> None:
         super().__init__(message, exitcode)
         self.exitcode = exitcode
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class ClusterError(DCWriteError, RuntimeError):
+    """Work that was spread over a cluster is not complete.
+
+    Parameters
+    ----------
+    message
+        What is missing, and what to do.
+    failed_ranges
+        Ranges, (start, stop), that could not be written; empty if it is not about ranges.
+    """
+
+    def __init__(self, message: str, failed_ranges: Sequence[tuple[int, int]] = ()) -> None:
+        super().__init__(message, tuple(failed_ranges))
+        self.failed_ranges = [range(start, stop) for start, stop in failed_ranges]
 
     def __str__(self) -> str:
         return str(self.args[0])

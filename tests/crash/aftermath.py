@@ -17,7 +17,7 @@ from dcwrite.store.recover import recover
 
 from .small_stream import APPENDED_TO, Spec, expected, n_expected
 
-__all__ = ["Trial", "compare", "inspect", "inspect_written", "judge_failure"]
+__all__ = ["Trial", "compare", "inspect", "inspect_open", "inspect_written", "judge_failure"]
 
 
 def compare(spec: Spec, path: Path) -> tuple[int, list[str]]:
@@ -182,6 +182,20 @@ def inspect_written(spec: Spec, folder: Path, trial: Trial) -> None:
     trial.wrong += [text for text in wrong if "wrong values" in text or not trial.error]
     if not trial.error and trial.recovered != n_expected(spec):
         trial.wrong.append(f"no error, and {trial.recovered} events")
+
+
+def inspect_open(spec: Spec, folder: Path, trial: Trial) -> None:
+    """A file that was passed open has no journal: what was in it before is not lost."""
+    path, target = folder / "run.rtdc", folder / "recovered.rtdc"
+    target.unlink(missing_ok=True)
+    try:
+        recover(path, target)
+    except dcwrite.DCWriteError as exc:
+        trial.wrong.append(f"nothing of the file can be rescued: {exc}")
+        return
+    trial.recovered, trial.wrong = compare(spec, target)
+    if trial.recovered < APPENDED_TO:
+        trial.wrong.append(f"of {APPENDED_TO} events that were there before {trial.recovered} are")
 
 
 def _promise_kept(trial: Trial, spec: Spec) -> None:

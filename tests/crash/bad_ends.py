@@ -21,7 +21,14 @@ from typing import Any
 import dcwrite
 from dcwrite.store.recover import recover
 
-from .aftermath import Trial, compare, inspect, inspect_written, judge_failure
+from .aftermath import (
+    Trial,
+    compare,
+    inspect,
+    inspect_open,
+    inspect_written,
+    judge_failure,
+)
 from .children import KILLING, MODES, Shared, Shim, fork, in_child, reap
 from .replay import Disk, read_log
 from .small_stream import Spec, prepare, run_stream
@@ -83,6 +90,8 @@ def one_trial(
         found = Trial(trial.number, error=trial.error, durable=trial.durable)
         if spec.kind == "writer":
             inspect_written(spec, folder, found)
+        elif spec.kind == "open":
+            inspect_open(spec, folder, found)
         else:
             inspect(spec, folder, found, original=original, target=recovered)
         return {
@@ -113,7 +122,7 @@ def _run_and_tell(
 
 def prepare_in_child(spec: Spec, folder: Path) -> None:
     """HDF5 is used in children only: a fork must not inherit its state."""
-    if spec.kind == "append":
+    if spec.kind in {"append", "open"}:
         status = reap(fork(lambda: prepare(spec, folder)))
         if status:
             raise RuntimeError(f"preparing the recording failed with {status}")

@@ -29,23 +29,23 @@ ZSTD = dict(hdf5plugin.Zstd(clevel=5))
 N = 30
 
 
-def small_recording(folder: Path, name: str = "small.rtdc") -> Path:
+def small_recording(folder: Path, name: str = "small.rtdc", n: int = N) -> Path:
     """A recording with one of everything."""
     path = folder / name
     rng = np.random.default_rng(1)
     with dcwrite.HDF5Writer(path, mode="x", threads=1, event_count=True) as writer:
-        writer.store_feature_chunk("deform", rng.random(N))
-        writer.store_feature_chunk("area_um", rng.random(N))
-        writer.store_feature_chunk("image", rng.integers(0, 255, (N, 8, 9), dtype=np.uint8))
-        writer.store_feature_chunk("mask", rng.random((N, 8, 9)) > 0.5)
+        writer.store_feature_chunk("deform", rng.random(n))
+        writer.store_feature_chunk("area_um", rng.random(n))
+        writer.store_feature_chunk("image", rng.integers(0, 255, (n, 8, 9), dtype=np.uint8))
+        writer.store_feature_chunk("mask", rng.random((n, 8, 9)) > 0.5)
         writer.store_feature_chunk(
-            "trace", {"fl1_raw": rng.integers(0, 9, (N, 7), dtype=np.int16)}
+            "trace", {"fl1_raw": rng.integers(0, 9, (n, 7), dtype=np.int16)}
         )
-        writer.store_feature_chunk("contour", [rng.integers(0, 9, (4, 2)) for _ in range(N)])
+        writer.store_feature_chunk("contour", [rng.integers(0, 9, (4, 2)) for _ in range(n)])
         writer.store_log("log", ["one", "two"])
         writer.store_table("table", {"a": np.arange(4.0)})
         writer.store_basin("inner", internal_data={"image_bg": np.zeros((2, 8, 9), np.uint8)},
-                           mapping=np.arange(N) % 2)  # fmt: skip
+                           mapping=np.arange(n) % 2)  # fmt: skip
         writer.store_basin("outer", paths=["other.rtdc"], features=["bright_avg"])
         writer.store_metadata({"experiment:sample": "x", "setup:channel width": 20.0})
     return path

@@ -63,6 +63,17 @@ JOURNALS: dict[str, Callable[[Path], Path]] = {
     "journal: unknown feature": _journal(
         {"commit": {"lengths": [[5, 10]], "chunks": [[7, 0, 0, 1, 1]]}}
     ),
+    "journal: far chunk": _journal(
+        {
+            "commit": {
+                "lengths": [[0, 10**15]],
+                "n_events": 10**15,
+                "chunks": [[0, 10 * 10**14, 0, 80, zlib.crc32(bytes(80))]],
+            }
+        }
+    ),
+    "journal: no open record": _journal({"open": {"type": "other"}}),
+    "journal: wrong item": _journal({"feature": {"item_shape": [0, 3]}}),
     "journal: texts": _journal({"commit": {"lengths": [["a", "b"]], "chunks": [["x"] * 5]}}),
     "journal: wrong tails": _journal({"commit": {"tails": [[0, 0, False, [[[10**9], "<f8"]]]]}}),
     "journal: body bomb": _journal({"commit": {"body_bytes": 1 << 40}}, _FRAME_OF_1_TIB),

@@ -64,6 +64,7 @@ def look_at(path: Path) -> dict[str, str]:
 
     if path.name.endswith(".part"):
         attempt("recover", lambda: f"recovered {recover(path, path.parent / 'out.rtdc').n_events}")
+        attempt("live", lambda: _read(path, live=True))
         return said
     attempt("verify", lambda: f"exit code {dcwrite.verify(path, threads=1).exit_code}")
     attempt("describe", lambda: bool(describe(path).to_dict()))
@@ -73,10 +74,10 @@ def look_at(path: Path) -> dict[str, str]:
     return said
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, *, live: bool = False) -> str:
     """A few events of each feature."""
     total = 0
-    with dcwrite.Recording(path) as recording:
+    with dcwrite.Recording(path, live=live) as recording:
         for name in recording.features:
             feature = recording[name]
             for item in feature.values() if isinstance(feature, dict) else [feature]:

@@ -11,12 +11,14 @@ from pathlib import Path
 
 from .bad_ends import fail_sweep, full_disk, kills, recover_kills, replay_sweep
 from .looks import bit_flips, fuzz, hostile_files
+from .process_kills import process_kills
 from .small_stream import Spec, expected, frames
 
 SERIES = {
     series.__name__: series
     for series in (
-        bit_flips, fail_sweep, full_disk, fuzz, hostile_files, kills, recover_kills, replay_sweep,
+        bit_flips, fail_sweep, full_disk, fuzz, hostile_files, kills, process_kills,
+        recover_kills, replay_sweep,
     )
 }  # fmt: skip
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 import dcwrite
@@ -33,7 +34,8 @@ class Spec:
     ----------
     kind
         plain: scalars, image, mask; gzip: the same through HDF5's own filter; groups: with traces
-        and contours; append: mode "a" behind 150 events that are there; writer: an HDF5Writer.
+        and contours; append: mode "a" behind 150 events that are there; open: the same into a file
+        that was passed open; writer: an HDF5Writer.
     n_frames
         Of 0 to 3 events each.
     threshold
@@ -108,11 +110,11 @@ def expected(spec: Spec) -> dict[str, Any]:
         result[feat] = np.concatenate(parts)
         if feat == "mask":
             result[feat] = result[feat] * np.uint8(255)
-    if spec.kind not in {"append", "writer"}:
+    if spec.kind not in {"append", "open", "writer"}:
         counts = [len(events["deform"]) if events else 0 for events in frames(spec)]
         result["index_unmapped"] = np.repeat(np.arange(spec.n_frames, dtype=np.uint32), counts)
         result["nevents"] = np.repeat(np.asarray(counts), counts)
-    if spec.kind == "append":
+    if spec.kind in {"append", "open"}:
         result = {
             feat: np.concatenate([data[:APPENDED_TO], data]) for feat, data in result.items()
         }
@@ -126,7 +128,7 @@ def n_expected(spec: Spec) -> int:
 
 def prepare(spec: Spec, folder: Path) -> None:
     """What has to be there before the stream begins."""
-    if spec.kind == "append":
+    if spec.kind in {"append", "open"}:
         with dcwrite.HDF5Writer(folder / "run.rtdc", mode="x", threads=1) as writer:
             for feat, data in expected(spec).items():
                 writer.store_feature_chunk(feat, data[:APPENDED_TO])
@@ -150,6 +152,10 @@ def run_stream(spec: Spec, path: Path, told: Callable[[int], None]) -> None:
     if spec.kind == "append":
         _run_append(spec, path, told, options)
         return
+    if spec.kind == "open":
+        with h5py.File(path, "a") as h5:
+            _run_append(spec, h5, told, options)
+        return
     items: queue.Queue[Any] = queue.Queue()
     for index, events in enumerate(frames(spec)):
         if events:
@@ -170,7 +176,9 @@ class _Number:
     value = 0
 
 
-def _run_append(spec: Spec, path: Path, told: Callable[[int], None], options: Any) -> None:
+def _run_append(
+    spec: Spec, path: Path | h5py.File, told: Callable[[int], None], options: Any
+) -> None:
     dq = WriterQueue()
     writer = ChunkWriter(path, dq, _Number(), mode="a", on_durable=told, daemon=True, **options)
     writer.start()

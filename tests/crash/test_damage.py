@@ -29,7 +29,7 @@ def test_hostile_files(topic: str, trials: Trials) -> None:
 
 
 def test_mutated_files(trials: Trials) -> None:
-    trials("fuzz", Spec(n_frames=100), seconds=5, seed=1)
+    trials("fuzz", Spec(n_frames=100), seconds=20, seed=1)
 
 
 JSON = st.recursive(

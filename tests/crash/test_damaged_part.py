@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
+import hdf5plugin  # noqa: F401 - plain h5py needs the Zstandard filter
 import numpy as np
 import pytest
 
 import dcwrite
-from dcwrite.store.journal import read_journal
+from dcwrite.store.journal_reader import read_journal
 from dcwrite.store.recover import recover
 from dcwrite.store.stream_file import StreamFile
 
@@ -92,3 +94,7 @@ def test_damaged_background(part: Path, tmp_path: Path, cut_damaged: bool) -> No
     # the first 20 of the 26 backgrounds were in the journal before their chunk was whole
     kept = np.arange(N_EVENTS)
     check(tmp_path / "out.rtdc", kept[(kept < 200) | (kept >= 260)] if cut_damaged else kept[:200])
+    # no rows of zeros are left where the damaged backgrounds stood
+    assert not dcwrite.verify(tmp_path / "out.rtdc").findings
+    with h5py.File(tmp_path / "out.rtdc") as h5:
+        assert len(h5["basin_events/image_bg"]) == len(np.unique(h5["events/basinmap0"]))

@@ -18,7 +18,16 @@ import dcwrite
 from dcwrite.store.recover import recover
 from dcwrite.stream.chunk_writer import WriterQueue
 
-from .harness import Spec, Trial, compare, frames, n_expected, run_stream
+from .harness import (
+    Spec,
+    Trial,
+    campaign,
+    compare,
+    frames,
+    n_expected,
+    problems,
+    run_stream,
+)
 
 Trials = Callable[..., list[Trial]]
 
@@ -29,6 +38,12 @@ def test_at_random_moments(threshold: int, trials: Trials) -> None:
         "kills", Spec(n_frames=200 + threshold, threshold=threshold), count=4, seed=threshold
     )
     assert len(found) == 4
+
+
+def test_of_a_writer_process(trials: Trials) -> None:
+    """As a program sees it that has given its frames to a process."""
+    found = trials("process_kills", Spec(n_frames=220, threshold=20), count=3, seed=3)
+    assert {trial.status for trial in found} <= {0, -signal.SIGKILL}
 
 
 @pytest.mark.parametrize(
@@ -50,6 +65,19 @@ def test_at_each_call(spec: Spec, trials: Trials, shim: Path) -> None:
 def test_at_some_calls(kind: str, trials: Trials, shim: Path) -> None:
     spec = Spec(kind=kind, n_frames=60, threshold=20)
     trials("fail_sweep", spec, shim=shim, modes=["torn"], codes=["EIO"], step=20)
+
+
+def test_of_a_program_that_passed_an_open_file(tmp_path: Path, shim: Path) -> None:
+    """There is no journal. What was in the file before is lost in a few writes of HDF5 only.
+
+    In those, a chunk that was not full has moved over its old place, or the root group's header
+    points to a block that is not written yet.
+    """
+    spec = Spec(kind="open", n_frames=200, threshold=50)
+    options = {"modes": ["kill"], "codes": ["EIO"]}
+    found = campaign("fail_sweep", spec, tmp_path / "work", shim=shim, timeout_s=110, **options)
+    assert len(found) > 15
+    assert len(problems(found)) <= 3
 
 
 def test_of_the_recovering_process(trials: Trials, shim: Path) -> None:

@@ -199,3 +199,21 @@ def test_measurement_identifier(base: Path) -> None:
         assert get_measurement_identifier(h5) == "run 5"
         del h5.attrs["experiment:run identifier"], h5.attrs["setup:identifier"]
         assert get_measurement_identifier(h5) is None
+
+
+def test_some_events_and_some_features(base: Path, tmp_path: Path) -> None:
+    out, seen = tmp_path / "out.rtdc", []
+    create_with_basins(
+        out, [base], features=[["deform"]], mapping=[3, 3, 0], finish=lambda w: seen.append(w.path)
+    )
+    assert basin_texts(out)["base.rtdc"]["features"] == ["deform"]
+    assert seen[0] != out, "before it has its name"
+    with h5py.File(out) as h5, h5py.File(base) as h5_base:
+        assert h5["events/basinmap0"][:].tolist() == [3, 3, 0]
+        assert h5.attrs["experiment:event count"] == 3
+        whole = get_measurement_identifier(h5_base)
+        assert str(get_measurement_identifier(h5)).startswith(f"{whole}_dcwrite-")
+    with pytest.raises(BasinError, match="a list of features for each of the 1 basins, got 2"):
+        create_with_basins(out, [base], features=[None, None], overwrite=True)
+    with pytest.raises(DCWriteError, match="mapping"):
+        create_with_basins(out, [base], mapping=[-1], overwrite=True)

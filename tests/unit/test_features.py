@@ -210,6 +210,13 @@ def test_flatten_group_features() -> None:
             flatten_group_features(events)
 
 
+def test_masked_values_have_no_place_in_a_file() -> None:
+    data = np.ma.masked_greater(np.arange(4.0), 2)
+    with pytest.raises(EventError, match="got 1 of 4 masked"):
+        to_stored("deform", data)
+    assert to_stored("deform", data[:3]).tolist() == [0, 1, 2]
+
+
 def test_to_stored() -> None:
     assert to_stored("deform", [1, 2]).tolist() == [1, 2]
     assert to_stored("mask", [[[True]]]).tolist() == [[[255]]]

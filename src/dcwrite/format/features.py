@@ -243,8 +243,15 @@ def to_stored(feat: str, data: Any) -> AnyArray:
     Raises
     ------
     EventError
-        Not numeric, or a single value without an event axis.
+        Not numeric, a single value without an event axis, or masked values, which have no place
+        in the file.
     """
+    if isinstance(data, np.ma.MaskedArray) and np.ma.is_masked(data):
+        n_masked = int(np.ma.getmaskarray(data).sum())
+        raise EventError(
+            f"feature '{feat}': expected an array without masked values, got {n_masked} of "
+            f"{data.size} masked; pass `data.filled(np.nan)`"
+        )
     try:
         array = np.asarray(data)
     except ValueError as exc:  # ragged nested lists

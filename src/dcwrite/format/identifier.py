@@ -11,7 +11,15 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
-__all__ = ["as_text", "identifier_from_attributes", "readers_agree"]
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "as_text",
+    "identifier_from_attributes",
+    "identifier_of_selection",
+    "readers_agree",
+]
 
 _RUN: Final = "experiment:run identifier"
 _PARTS: Final = ("experiment:time", "experiment:date", "setup:identifier")
@@ -45,6 +53,31 @@ def identifier_from_attributes(attributes: Mapping[str, Any]) -> str | None:
         return None
     digest = hashlib.md5("_".join(texts).encode("utf-8"), usedforsecurity=False)
     return str(uuid.UUID(hex=digest.hexdigest()))
+
+
+def identifier_of_selection(identifier: str | None, rows: npt.NDArray[Any]) -> str | None:
+    """Identifier of a recording that holds some of the events of another one.
+
+    dclab reads an unmapped basin only if its identifier equals that of the file, and a mapped one
+    only if the file's begins with it (dclab 0.73, `Basin.verify_basin`).
+
+    Parameters
+    ----------
+    identifier
+        Of the recording that has all events; None: it has none.
+    rows
+        The events, shape (n,).
+
+    Returns
+    -------
+    str or None
+        The same for the same events; None where there is nothing to begin with.
+    """
+    if identifier is None:
+        return None
+    data = np.ascontiguousarray(rows, dtype="<i8").tobytes()
+    digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    return f"{identifier}_dcwrite-{digest[:7]}"
 
 
 def readers_agree(attributes: Mapping[str, Any]) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -33,8 +33,13 @@ from ..format.basin import (
     parse_basin,
 )
 from ..format.features import as_mapping, is_basinmap, to_stored
-from ..format.identifier import identifier_from_attributes, readers_agree
-from ..format.text import decode_lines, encode_lines
+from ..format.identifier import (
+    identifier_from_attributes,
+    identifier_of_selection,
+    readers_agree,
+)
+from ..format.text import encode_lines
+from .basin_plans import Part, plan_copy
 from .hdf5 import (
     content_errors,
     open_for_reading,
@@ -94,13 +99,14 @@ def list_basins(h5: h5py.File) -> list[tuple[str, Basin]]:
 
 def scan_basins(h5: h5py.File) -> list[tuple[str, Basin | BasinError]]:
     """As `list_basins`, with the error in place of a description that is not right."""
-    group = own_item(h5, "basins")
     found: list[tuple[str, Basin | BasinError]] = []
-    for key in group if isinstance(group, h5py.Group) else ():
-        try:
-            found.append((key, _read_basin(group, key)))
-        except BasinError as exc:
-            found.append((key, exc))
+    with content_errors(h5.filename, "reading the basins"):
+        group = own_item(h5, "basins")
+        for key in group if isinstance(group, h5py.Group) else ():
+            try:
+                found.append((key, _read_basin(group, key)))
+            except BasinError as exc:
+                found.append((key, exc))
     return sorted(found, key=_search_order)
 
 
@@ -300,6 +306,11 @@ def _put(
             if isinstance(data, (h5py.Dataset, h5py.Group)):
                 target = h5.require_group(BASIN_GROUP)
                 copy_object(data.parent, _base_name(data), target, feat)
+            elif isinstance(data, Part):
+                from .copying import copy_attributes  # noqa: PLC0415 - which uses the writer
+
+                writer.store_feature_rows(feat, data.dset, data.rows, BASIN_GROUP)
+                copy_attributes(data.dset, writer.settled_file()[BASIN_GROUP][feat])
             else:
                 writer.store_feature_chunk(feat, data, group_name=BASIN_GROUP)
         return describe_basin(writer, basin, text, made)
@@ -324,7 +335,14 @@ def _base_name(item: h5py.Dataset | h5py.Group) -> str:
     return str(item.name).rsplit("/", 1)[1]
 
 
-def copy_basins(h5_src: h5py.File, h5_dst: h5py.File, internal_basins: bool = True) -> None:
+def copy_basins(
+    h5_src: h5py.File,
+    h5_dst: h5py.File,
+    internal_basins: bool = True,
+    *,
+    rows: npt.ArrayLike | None = None,
+    keys: Container[str] | None = None,
+) -> list[Basin]:
     """Copy basins with their mappings and internal data.
 
     Mappings get the next free name in the output. A relative path that leads to a file from the
@@ -338,6 +356,18 @@ def copy_basins(h5_src: h5py.File, h5_dst: h5py.File, internal_basins: bool = Tr
         File that is open for writing.
     internal_basins
         Whether internal basins are copied.
+    rows
+        Events of the source that the output has, shape (n,), in any order, with repeats: each
+        mapping is composed with them, and internal data are cut down to what is used. None: the
+        output has the same events.
+    keys
+        Names of the datasets of those basins that are copied; None: all.
+
+    Returns
+    -------
+    list of Basin
+        Basins that cannot be kept for other events, and were left out: those of chopped images,
+        which have no mapping.
 
     Raises
     ------
@@ -353,86 +383,39 @@ def copy_basins(h5_src: h5py.File, h5_dst: h5py.File, internal_basins: bool = Tr
 
     require_open(h5_src)
     require_open(h5_dst, writable=True)
-    plans = []
+    selected = None if rows is None else as_mapping(rows, None, "rows").astype(np.intp)
+    plans, left_out = [], []
     # in the order of their keys, so that mappings get the numbers that dcnum would give them
-    for key, basin in sorted(list_basins(h5_src), key=lambda item: item[0]):
+    for key, basin in sorted(scan_basins(h5_src), key=lambda item: item[0]):
+        if keys is not None and key not in keys:
+            continue
+        if isinstance(basin, BasinError):
+            raise basin
         if basin.type not in FORMATS or basin.format not in FORMATS[basin.type]:
             warnings.warn(
                 f"Ignored basin '{basin.name}' of type '{basin.type}', format '{basin.format}'",
                 IgnoringBasinTypeWarning,
                 stacklevel=2,
             )
+        elif basin.format == "h5datasetchop" and selected is not None:
+            left_out.append(basin)
         elif basin.type != "internal" or internal_basins:
             with content_errors(h5_src.filename, f"reading basin '{basin.name}'"):
-                plans.append(_plan_copy(h5_src, h5_dst, key, basin))
+                plans.append(plan_copy(h5_src, h5_dst, key, basin, selected))
     with HDF5Writer(h5_dst) as writer:
-        for basin, indices, arrays, text in plans:
-            _put(writer, basin, indices, arrays, text)
-
-
-def _plan_copy(
-    h5_src: h5py.File, h5_dst: h5py.File, key: str, basin: Basin
-) -> tuple[Basin, npt.NDArray[Any] | None, dict[str, Any], str | None]:
-    """Read and check what belongs to a basin of the source."""
-    what = f"basin '{basin.name}' of '{h5_src.filename}'"
-    arrays: dict[str, Any] = {}
-    n_source = None
-    if basin.type == "internal":
-        for feat in basin.features or ():
-            path = f"{basin.locations[0]}/{feat}"
-            if path not in h5_src:
-                raise BasinError(f"{what}: expected the data '{path}' in the file, got none")
-            arrays[feat] = h5_src[path]
-        if not arrays:
-            raise BasinError(f"{what}: expected the list of its features, got none")
-        existing = h5_dst.get(BASIN_GROUP, {})
-        if taken := [feat for feat in arrays if feat in existing]:
-            raise BasinError(
-                f"{what}: features {taken} are already defined as internal basin in "
-                f"'{h5_dst.filename}'"
-            )
-        if basin.format == "h5dataset":
-            n_source = min(len(array) for array in arrays.values())
-            if basin.mapping is None:
-                raise BasinError(f"{what}: expected a mapping for internal data, got none")
-    indices = None
-    if basin.mapping is not None:
-        path = f"events/{basin.mapping}"
-        if path not in h5_src:
-            raise BasinError(f"{what}: expected its mapping '{path}' in the file, got none")
-        try:
-            indices = as_mapping(read_whole(h5_src[path]), n_source, f"{what}: mapping")
-        except ValueError as exc:
-            raise BasinError(str(exc)) from exc
-    lines = np.atleast_1d(read_whole(h5_src["basins"][key])).tolist()
-    text: str | None = "\n".join(decode_lines(lines))
-    locations = _reachable_locations(basin, Path(h5_src.filename), Path(h5_dst.filename))
-    if locations != basin.locations:
-        basin, text = replace(basin, locations=locations), None
-    return basin, indices, arrays, text
-
-
-def _reachable_locations(basin: Basin, source: Path, target: Path) -> tuple[str, ...]:
-    """Paths of a file basin, with absolute ones where the relative ones lead nowhere."""
-    if basin.type != "file" or source.resolve().parent == target.resolve().parent:
-        return basin.locations
-    locations = list(basin.locations)
-    for location in basin.locations:
-        path = Path(location)
-        from_source = source.resolve().parent / path
-        if path.is_absolute() or not from_source.exists():
-            continue
-        absolute = str(from_source.resolve())
-        if not (target.resolve().parent / path).exists() and absolute not in locations:
-            locations.append(absolute)
-    return tuple(locations)
+        for plan in plans:
+            _put(writer, plan.basin, plan.indices, plan.arrays, plan.text)
+    return left_out
 
 
 def create_with_basins(
     path_out: str | Path,
     basin_paths: Sequence[str | Path] | Sequence[Sequence[str | Path]],
     *,
+    features: Sequence[Sequence[str] | None] | None = None,
+    mapping: npt.ArrayLike | None = None,
     overwrite: bool = False,
+    finish: Callable[[HDF5Writer], object] | None = None,
 ) -> None:
     """Create a file that refers to other recordings.
 
@@ -446,13 +429,23 @@ def create_with_basins(
     basin_paths
         One path per basin, or one list of paths per basin (for instance relative and absolute).
         Relative paths are relative to the folder of `path_out`.
+    features
+        For each basin the features that it provides, and no others: the basins of that basin are
+        not copied then. None: all that it has.
+    mapping
+        For each event of the output the event of the basins, shape (n,); the event count and the
+        measurement identifier are those of such a selection. None: the same events.
     overwrite
         Whether to replace an existing file.
+    finish
+        Called with the open writer before the file gets its name.
 
     Raises
     ------
     UsageError
         `path_out` is one of the basins.
+    DataError
+        `features` or `mapping` do not fit.
     StorageError
         The output exists already, or the disk refuses.
 
@@ -471,6 +464,53 @@ def create_with_basins(
             CreatingFileWithoutBasinWarning,
             stacklevel=2,
         )
+    groups = _location_groups(path_out, basin_paths)
+    wanted = [None] * len(groups) if features is None else list(features)
+    if len(wanted) != len(groups):
+        raise BasinError(
+            f"'{path_out}': expected a list of features for each of the {len(groups)} basins, got "
+            f"{len(wanted)}"
+        )
+    rows = None if mapping is None else as_mapping(mapping, None, f"'{path_out}': mapping")
+    folder = path_out.parent
+    refuse_same_file(path_out, [folder / path for group in groups for path in group])
+    with (
+        whole_file(path_out, overwrite=overwrite) as temporary,
+        HDF5Writer(temporary, mode="x") as writer,
+    ):
+        for locations, provided in zip(groups, wanted, strict=True):
+            found = next((folder / p for p in locations if (folder / p).exists()), None)
+            identifier, name = None, str(locations[0])
+            if found is not None:
+                with open_for_reading(found) as h5:
+                    copy_metadata(h5_src=h5, h5_dst=writer.h5)
+                    if provided is None:
+                        copy_basins(h5, writer.h5, internal_basins=False, rows=rows)
+                        provided = _provided_features(h5)  # noqa: PLW2901 - what it has
+                    if readers_agree(h5.attrs):  # with another one, a reader refuses the basin
+                        identifier = get_measurement_identifier(h5)
+                name = found.name
+            writer.store_basin(
+                name=name,
+                paths=locations,
+                features=provided,
+                description=f"Created by dcwrite {__version__}",
+                mapping=rows,
+                identifier=identifier,
+            )
+        if rows is not None:
+            writer.store_metadata({"experiment:event count": len(rows)})
+            whole = get_measurement_identifier(writer.h5)
+            if (identifier := identifier_of_selection(whole, rows)) is not None:
+                writer.store_metadata({"experiment:run identifier": identifier})
+        if finish is not None:
+            finish(writer)
+
+
+def _location_groups(
+    path_out: Path, basin_paths: Sequence[str | Path] | Sequence[Sequence[str | Path]]
+) -> list[list[str | Path]]:
+    """For each basin the list of its locations."""
     if isinstance(basin_paths, (str, Path)):
         basin_paths = [basin_paths]
     groups: list[list[str | Path]] = [
@@ -480,30 +520,7 @@ def create_with_basins(
     for number, group in enumerate(groups):
         if not _path_texts(f"'{path_out}', basin {number}", group):
             raise BasinError(f"'{path_out}', basin {number}: expected at least one path, got none")
-    folder = path_out.parent
-    refuse_same_file(path_out, [folder / path for group in groups for path in group])
-    with (
-        whole_file(path_out, overwrite=overwrite) as temporary,
-        HDF5Writer(temporary, mode="x") as writer,
-    ):
-        for locations in groups:
-            found = next((folder / p for p in locations if (folder / p).exists()), None)
-            features, identifier, name = None, None, str(locations[0])
-            if found is not None:
-                with open_for_reading(found) as h5:
-                    copy_metadata(h5_src=h5, h5_dst=writer.h5)
-                    copy_basins(h5_src=h5, h5_dst=writer.h5, internal_basins=False)
-                    features = _provided_features(h5)
-                    if readers_agree(h5.attrs):  # with another one, a reader refuses the basin
-                        identifier = get_measurement_identifier(h5)
-                name = found.name
-            writer.store_basin(
-                name=name,
-                paths=locations,
-                features=features,
-                description=f"Created by dcwrite {__version__}",
-                identifier=identifier,
-            )
+    return groups
 
 
 def _provided_features(h5: h5py.File) -> list[str]:

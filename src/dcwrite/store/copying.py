@@ -34,7 +34,7 @@ from .objects import copy_object
 from .rows import blocks_of_rows, take_rows
 from .writer import HDF5Writer
 
-__all__ = ["copy_features", "copy_metadata"]
+__all__ = ["copy_attributes", "copy_features", "copy_metadata", "copy_text_or_table"]
 
 AnyArray = npt.NDArray[Any]
 
@@ -180,11 +180,11 @@ def _copy_one(
         target = out.create_group(feat)
         for number, index in enumerate(indices):
             copy_object(item, str(int(index)), target, str(number))
-        _copy_attributes(item, target)
+        copy_attributes(item, target)
         return
     names = [feat] if isinstance(item, h5py.Dataset) else [f"{feat}/{name}" for name in item]
     if isinstance(item, h5py.Group):
-        _copy_attributes(item, out.create_group(feat))
+        copy_attributes(item, out.create_group(feat))
     with HDF5Writer(out.file, ds_kwds=ds_kwds, threads=threads, stream=True) as writer:
         for name in names:
             dset = source[name]
@@ -195,7 +195,7 @@ def _copy_one(
             for rows in blocks_of_rows(dset, indices, chunk_events):
                 writer.store_feature_chunk(name, stored(take_rows(dset, rows, pool, codec)))
     for name in names:
-        _copy_attributes(source[name], out[name])
+        copy_attributes(source[name], out[name])
 
 
 def _stored_rows(name: str, dset: h5py.Dataset) -> Callable[[AnyArray], AnyArray]:
@@ -205,14 +205,27 @@ def _stored_rows(name: str, dset: h5py.Dataset) -> Callable[[AnyArray], AnyArray
     return lambda rows: rows
 
 
-def _copy_attributes(source: h5py.Dataset | h5py.Group, target: h5py.Dataset | h5py.Group) -> None:
-    """All attributes; a summary is computed anew from the data that were copied."""
+def copy_attributes(
+    source: h5py.Dataset | h5py.Group,
+    target: h5py.Dataset | h5py.Group,
+    *,
+    same_events: bool = False,
+) -> None:
+    """Copy all attributes of a feature whose data were copied.
+
+    Parameters
+    ----------
+    source, target
+        The feature in both files.
+    same_events
+        Whether all events were copied; else min, max and mean are computed anew.
+    """
     for key in source.attrs:
-        if key in _SUMMARY and isinstance(target, h5py.Dataset):
+        if key in _SUMMARY and isinstance(target, h5py.Dataset) and not same_events:
             continue
         with suppress(TypeError):  # references into the other file mean nothing here
             target.attrs[key] = source.attrs[key]
-    summary = [key for key in _SUMMARY if key in source.attrs]
+    summary = [] if same_events else [key for key in _SUMMARY if key in source.attrs]
     if summary and isinstance(target, h5py.Dataset) and target.ndim == 1 and target.size:
         values = target[:]
         valid = values[~np.isnan(values)] if values.dtype.kind == "f" else values
@@ -295,34 +308,49 @@ def copy_metadata(h5_src: h5py.File, h5_dst: h5py.File, *, keep_empty: bool = Fa
             group = own_item(h5_src, topic)
             if isinstance(group, h5py.Group):
                 for name in group:
-                    _copy_text_or_table(group, h5_dst.require_group(topic), name, keep_empty)
+                    copy_text_or_table(group, h5_dst.require_group(topic), name, keep_empty)
 
 
-def _copy_text_or_table(
-    source: h5py.Group, target: h5py.Group, name: str, keep_empty: bool
+def copy_text_or_table(
+    source: h5py.Group,
+    target: h5py.Group,
+    name: str,
+    keep_empty: bool,
+    new_name: str | None = None,
 ) -> None:
-    item = own_item(source, name)
-    if item is None or name in target:
+    """Copy one log or table, unless the output has it.
+
+    Parameters
+    ----------
+    source, name
+        Group and name of what is copied.
+    target, new_name
+        Group and name of the copy; None: the same name.
+    keep_empty
+        Whether one without any line is copied.
+    """
+    item, new_name = own_item(source, name), name if new_name is None else new_name
+    if item is None or new_name in target:
         return  # a broken link, or the output has it
     if not isinstance(item, h5py.Dataset):
-        copy_object(source, name, target, name)
+        copy_object(source, name, target, new_name)
         return
     if item.shape is None or (item.size == 0 and not keep_empty):
         return
     if item.dtype.hasobject and item.dtype.names is not None:
-        copy_object(source, name, target, name)  # texts in a table
+        copy_object(source, name, target, new_name)  # texts in a table
     else:
         data = np.atleast_1d(read_whole(item))
         if item.dtype.hasobject:
             data = encode_lines(decode_lines(data.ravel().tolist()), f"log '{name}'")
         maxshape = None if data.size else (None, *data.shape[1:])
         dset = target.create_dataset(
-            name, data=data, maxshape=maxshape, chunks=True, **set_default_filter_kwargs()
+            new_name, data=data, maxshape=maxshape, chunks=True, **set_default_filter_kwargs()
         )
         dset.flush()  # an error of the disk is lost when it comes with the handle's end
         for key, value in item.attrs.items():
             with suppress(TypeError):
-                target[name].attrs[key] = value
-    before = target[name].attrs.get("software")
+                target[new_name].attrs[key] = value
+    before = target[new_name].attrs.get("software")
     parts = [] if before is None else [as_text(before)]
-    target[name].attrs["software"] = " | ".join([*parts, f"dcwrite {__version__}"])
+    target[new_name].attrs["software"] = " | ".join([*parts, f"dcwrite {__version__}"])

@@ -15,6 +15,7 @@ from typing import Any, Final
 import h5py
 import numpy as np
 
+from .contained import run_contained
 from .hdf5 import content_errors, dataset_filters, datasets_of, own_item
 from .recording import BasinStatus, Recording
 
@@ -113,7 +114,10 @@ class Description:
 
 
 def describe(
-    path: str | os.PathLike[str], *, basin_roots: Iterable[str | os.PathLike[str]] = ()
+    path: str | os.PathLike[str],
+    *,
+    basin_roots: Iterable[str | os.PathLike[str]] = (),
+    contained: bool = False,
 ) -> Description:
     """Describe a recording.
 
@@ -123,17 +127,33 @@ def describe(
         The file.
     basin_roots
         As for `Recording`.
+    contained
+        Whether to read the file in a process of its own: on files that were made or damaged for
+        it, the HDF5 library crashes or hangs.
 
     Raises
     ------
     StorageError, DamagedFileError
-        As for `Recording`.
+        As for `Recording`; with `contained` also where HDF5 crashes or hangs.
     """
+    if contained:
+        found: Description = run_contained(
+            _describe_for_others, path, path=path, basin_roots=tuple(basin_roots)
+        )
+        return found
     with (
         Recording(path, basin_roots=basin_roots) as recording,
         content_errors(recording.path, "describing the file"),
     ):
         return _describe(recording)
+
+
+def _describe_for_others(path: str | os.PathLike[str], **options: Any) -> Description:
+    """Without what cannot leave a process."""
+    found = describe(path, **options)
+    for status in found.basins:
+        status.recording = None
+    return found
 
 
 def _describe(recording: Recording) -> Description:

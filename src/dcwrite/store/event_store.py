@@ -7,7 +7,8 @@ events are taken back. Invariant: a call that raises has added no event.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, TypeAlias
 
 import h5py
 import numpy as np
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from ..errors import DataError, EventError, UsageError
 from ..format.basin import BASIN_GROUP
-from ..format.chunking import best_chunk_shape
+from ..format.chunking import best_chunk_shape, kept_chunk_shape
 from ..format.features import (
     IMAGE_ATTRIBUTES,
     as_item_arrays,
@@ -23,18 +24,28 @@ from ..format.features import (
     check_feature_name,
     flatten_group_features,
     is_contour,
+    mask_to_stored,
     require_item_shape,
     to_stored,
 )
 from .append import GrowingDataset
 from .background import BACKGROUND, BackgroundBasin
+from .contours import ContourStore
 from .encoder import EncoderPool
 from .hdf5 import datasets_of, storage_errors
 from .load import LevelPolicy
+from .mould import Mould
+from .moving import MoveCounts, RowMover
 from .open_file import OpenFile
-from .write_behind import ChunkWatcher, WriteBehind
+from .row_source import rows_of
+from .write_behind import BUNDLE_BYTES, ChunkWatcher, MakeChunk, WriteBehind
 
 __all__ = ["EventStore"]
+
+#: Unfinished chunks and the future of their bytes.
+_Tails: TypeAlias = tuple[
+    list[tuple[GrowingDataset, npt.NDArray[Any]]], Future[list[bytes | memoryview]]
+]
 
 
 class EventStore:
@@ -59,6 +70,8 @@ class EventStore:
         Whether to keep smallest, largest and mean value of scalar features.
     background
         Takes backgrounds that are stored once; None: they are stored for each event.
+    exact
+        Whether chunks are encoded with their level's own parameters only.
     """
 
     def __init__(
@@ -72,6 +85,7 @@ class EventStore:
         visible: bool,
         summarise: bool,
         background: BackgroundBasin | None,
+        exact: bool = False,
     ) -> None:
         self.background = background
         self.visible = visible
@@ -82,10 +96,13 @@ class EventStore:
         self._behind = WriteBehind(pool, policy)
         self._borrow = borrow
         self._summarise = summarise
+        self._exact = exact
         self._datasets: dict[tuple[str, str], GrowingDataset] = {}
-        #: contours that were there before, and that are there now; None: none were written
-        self._contours: tuple[int, int] | None = None
-        self._new_contours: list[npt.NDArray[Any]] = []
+        #: open groups, while nobody else looks at the file
+        self._groups: dict[str, h5py.Group] = {}
+        #: what the datasets of one shape and dtype are made of
+        self._moulds: dict[tuple[str, tuple[int, ...], np.dtype[Any]], Mould] = {}
+        self.contours = ContourStore(file, ds_kwds)
 
     def show(self) -> None:
         """Put all rows into the file, and from now on each at once."""
@@ -93,6 +110,7 @@ class EventStore:
             self.write_waiting()
             for dataset in self._datasets.values():
                 dataset.reveal()
+            self._forget_handles()
             self.visible = True
 
     def write_waiting(self) -> None:
@@ -104,19 +122,41 @@ class EventStore:
         try:
             self._file.guard(work)
         except OSError:
-            self._behind.discard()
+            if self._file.failed:
+                self._behind.discard()
             raise
 
     def settle(self) -> None:
         """Write all rows, those of unfinished chunks included."""
+        # encoded beside the whole chunks that still wait
+        tails = self._encode_tails()
         self.write_waiting()
-        self._guard(self._settle_datasets)
+        self._guard(lambda: self._settle_datasets(tails))
 
-    def _settle_datasets(self) -> None:
-        # all encoded first: side by side
-        tails = [(dataset, dataset.encode_tail(self._pool)) for dataset in self._datasets.values()]
-        for dataset, tail in tails:
-            dataset.settle(tail)
+    def _encode_tails(self) -> list[_Tails]:
+        """The unfinished chunks of all datasets, small ones together."""
+        tails: list[_Tails] = []
+        bundle: list[tuple[GrowingDataset, npt.NDArray[Any]]] = []
+        for dataset in self._datasets.values():
+            rows = dataset.padded_tail()
+            if rows is None:
+                continue
+            bundle.append((dataset, rows))
+            if sum(rows.nbytes for _, rows in bundle) >= BUNDLE_BYTES:
+                tails.append((bundle, self._pool.submit(_encode_bundle, bundle)))
+                bundle = []
+        if bundle:
+            tails.append((bundle, self._pool.submit(_encode_bundle, bundle)))
+        return tails
+
+    def _settle_datasets(self, tails: list[_Tails]) -> None:
+        encoded = {
+            dataset: stored
+            for bundle, future in tails
+            for (dataset, _), stored in zip(bundle, future.result(), strict=True)
+        }
+        for dataset in self._datasets.values():
+            dataset.settle(encoded.get(dataset))
 
     def discard(self) -> None:
         """Drop the chunks that wait."""
@@ -124,7 +164,13 @@ class EventStore:
 
     def drop_handles(self) -> None:
         """Let go of all datasets."""
+        self._forget_handles()
         self._datasets.clear()
+
+    def _forget_handles(self) -> None:
+        self._groups.clear()
+        self._moulds.clear()
+        self._behind.buffers.clear()
 
     def require(
         self,
@@ -160,23 +206,44 @@ class EventStore:
         """Open the dataset of a feature, or create it."""
         check_feature_name(feat)
         with storage_errors(self._file.path, f"creating '{group_name}/{feat}'"):
-            group = self._file.h5.require_group(group_name)
-            if feat in group:
-                if not isinstance(group[feat], h5py.Dataset):
+            group = self._group(group_name)
+            is_new = feat not in group
+            if not is_new:
+                dset, mould = group[feat], None
+                if not isinstance(dset, h5py.Dataset):
                     raise EventError(
                         f"feature '{feat}': expected a dataset in '{self._file.path}', got a "
                         f"group; name the dataset in it, such as 'trace/fl1_raw'"
                     )
             else:
-                self._create(group, feat, item_shape, dtype, ds_kwds)
-            if group[feat].chunks is None:
+                dset, mould = self._create(group, feat, item_shape, dtype, ds_kwds)
+            if mould is None and dset.chunks is None:
                 raise EventError(
                     f"feature '{feat}': expected a chunked dataset in '{self._file.path}', got "
                     f"one that cannot grow; rewrite the recording with `dcwrite replay` first"
                 )
-            dataset = GrowingDataset(group, feat, summarise=self._summarise)
+            dataset = GrowingDataset(
+                group,
+                feat,
+                dset=dset,
+                like=None if mould is None else mould.first,
+                summarise=self._summarise,
+            )
+        if dataset.codec is not None:
+            dataset.codec.exact = self._exact
         self._datasets[group_name, feat] = dataset
+        if is_new and mould is None and ds_kwds is None and not self.visible:
+            key = (group_name, dataset.item_shape, dataset.dtype)
+            self._moulds.setdefault(key, Mould.of(dataset))
         return dataset
+
+    def _group(self, name: str) -> h5py.Group:
+        group = self._groups.get(name)
+        if group is None:
+            group = self._file.h5.require_group(name)
+            if not self.visible:
+                self._groups[name] = group
+        return group
 
     def _create(
         self,
@@ -185,9 +252,15 @@ class EventStore:
         item_shape: tuple[int, ...],
         dtype: np.dtype[Any],
         ds_kwds: Mapping[str, Any] | None,
-    ) -> None:
+    ) -> tuple[h5py.Dataset, Mould | None]:
+        """New empty dataset; and, if it is like an earlier one, what that was made of."""
         if feat == "mask" and dtype == np.bool_:
             dtype = np.dtype(np.uint8)  # as masks are stored
+        mould = self._moulds.get((group.name[1:], item_shape, dtype)) if ds_kwds is None else None
+        if mould is not None and feat.isascii() and "/" not in feat:
+            dset = mould.cast(group, feat)
+            _brand(dset, item_shape)
+            return dset, mould
         kwds = {"chunks": best_chunk_shape(item_shape, dtype), **self._ds_kwds}
         if ds_kwds and "compression" in ds_kwds:
             kwds["compression_opts"] = None  # those of the writer are for another filter
@@ -207,20 +280,19 @@ class EventStore:
                 f"feature '{feat}': expected `ds_kwds` that fit shape {item_shape} and dtype "
                 f"{dtype}, got {kwds} ({exc})"
             ) from exc
-        if len(item_shape) == 2:
-            for name, value in IMAGE_ATTRIBUTES.items():
-                dset.attrs.create(name, np.bytes_(value))
+        _brand(dset, item_shape)
+        return dset, None
 
     def store(self, feat: str, data: Any, group_name: str) -> None:
         """Append events of one feature, trace group or contours included."""
         if is_contour(feat):
-            self._store_contours(as_item_arrays(feat, data), group_name)
+            self.contours.store(as_item_arrays(feat, data), group_name)
         elif isinstance(data, Mapping) or feat == "trace":
             self._store_several(feat, data, group_name)
         elif feat == BACKGROUND and self.background is not None and group_name == "events":
             self._store_background(self.background, data)
         else:
-            array, dataset = self._fit(feat, to_stored(feat, data), group_name)
+            array, dataset = self._fit(feat, _to_append(feat, data), group_name)
             self._append(feat, array, dataset, group_name, is_ours=_is_converted(array, data))
 
     def _store_background(self, background: BackgroundBasin, data: Any) -> None:
@@ -256,16 +328,25 @@ class EventStore:
         dataset = self._current(feat, group_name)
         if dataset is None:
             check_feature_name(feat)
-            if f"{group_name}/{feat}" not in self._file.h5:
+            if not self._exists(group_name, feat):
                 return array, None
             dataset = self._open(feat, array.shape[1:], array.dtype, group_name)
-        if array.dtype == dataset.dtype and array.shape[1:] == dataset.item_shape:
+        is_bool_mask = feat == "mask" and array.dtype == np.bool_ and dataset.dtype == np.uint8
+        if (array.dtype == dataset.dtype or is_bool_mask) and (
+            array.shape[1:] == dataset.item_shape
+        ):
             return array, dataset
         where = f" in '{self._file.path}', event {dataset.n_events} and following"
         require_item_shape(feat, array.shape[1:], dataset.item_shape, where)
         if feat == "mask" and dataset.dtype == np.bool_:
             return array != 0, dataset  # another program's file
         return cast_lossless(array, dataset.dtype, feat, where), dataset
+
+    def _exists(self, group_name: str, feat: str) -> bool:
+        group = self._groups.get(group_name)
+        if group is None:
+            return f"{group_name}/{feat}" in self._file.h5
+        return feat in group
 
     def _append(
         self,
@@ -282,6 +363,8 @@ class EventStore:
         if not len(array):
             return
         array = np.ascontiguousarray(array)
+        if array.dtype != dataset.dtype and (self.visible or dataset.codec is None):
+            array = mask_to_stored(array)
         try:
             if self.visible:
                 dataset.append_visible(array, self._pool)
@@ -291,31 +374,89 @@ class EventStore:
             self._file.failed = True
             raise
 
-    def _store_contours(self, items: list[npt.NDArray[Any]], group_name: str) -> None:
-        """Ragged data: one dataset per event, named by its number."""
-        with storage_errors(self._file.path, "writing 'contour'"):
-            group = self._file.h5.require_group(f"{group_name}/contour")
-            in_events = group_name == "events"
-            start = len(group)  # not what was stored before: `h5` is open to others
-            first = min(self._contours[0], start) if in_events and self._contours else start
-            made = []
-            try:
-                for number, item in enumerate(items):
-                    name = str(start + number)
-                    # an empty contour cannot be chunked, so it cannot be filtered either
-                    kwds = {**self._ds_kwds, "chunks": item.shape} if item.size else {}
-                    dset = group.create_dataset(name, data=item, **kwds)
-                    made.append(name)
-                    self._file.flush_dataset(dset)
-            except BaseException:
-                if not self._file.failed:
-                    for name in made:
-                        del group[name]
-                raise
-            if in_events:
-                self._contours = (first, start + len(items))
-                if self._behind.watcher is not None:
-                    self._new_contours += items
+    # -- rows of other files --------------------------------------------------------------------
+
+    def store_rows(
+        self,
+        feat: str,
+        source: h5py.Dataset | h5py.Group,
+        rows: slice | npt.ArrayLike | None,
+        group_name: str,
+        *,
+        recode: bool = False,
+        on_rows: Callable[[int], None] | None = None,
+    ) -> MoveCounts:
+        """Append events of another open file's dataset; of its group, for contours."""
+        if is_contour(feat):
+            return MoveCounts(self.contours.store_rows(source, rows, group_name, on_rows))
+        if not isinstance(source, h5py.Dataset) or not source.shape:
+            raise EventError(
+                f"feature '{feat}': expected an open dataset whose first axis is the event, got "
+                f"{source!r}; for traces, pass 'trace/NAME' and each dataset of the group"
+            )
+        wanted = rows_of(rows, source.shape[0], f"rows of feature '{feat}'")
+        if feat == BACKGROUND and self.background is not None and group_name == "events":
+            raise UsageError(
+                f"feature '{feat}': expected a writer without dedup_background for rows of "
+                f"another file; store them with store_feature_chunk"
+            )
+        is_new = f"{group_name}/{feat}" not in self._file.h5
+        chunks = kept_chunk_shape(source.chunks, source.shape[1:], source.dtype)
+        ds_kwds = None if "chunks" in self._ds_kwds else {"chunks": chunks}
+        dataset = self.require(feat, source.shape[1:], source.dtype, ds_kwds, group_name)
+        if source.id == dataset.dset.id:
+            raise UsageError(
+                f"feature '{feat}': expected a dataset of another file, got that of "
+                f"'{self._file.path}' itself"
+            )
+        before = dataset.n_events
+        try:
+            mover = RowMover(
+                source,
+                dataset,
+                _Sink(self, dataset),
+                self._pool,
+                convert=self._conversion(feat, source.dtype, dataset),
+                recode=recode,
+                on_rows=on_rows,
+            )
+            counts = mover.move(wanted)
+            if self.visible:
+                self.write_waiting()
+                self._guard(dataset.reveal)
+        except BaseException:
+            if not self._file.failed:
+                self._behind.withdraw(dataset, before)
+                self.write_waiting()
+                self._guard(lambda: dataset.truncate(before))
+                if is_new and self._behind.watcher is None:
+                    self.forget(group_name, feat)
+                    del self._file.h5[group_name][feat]
+            raise
+        return counts
+
+    def _conversion(
+        self, feat: str, dtype: np.dtype[Any], dataset: GrowingDataset
+    ) -> Callable[[npt.NDArray[Any]], npt.NDArray[Any]] | None:
+        """What turns rows of a source into the dataset's dtype; None: nothing."""
+        if dtype == dataset.dtype:
+            return None
+        if feat == "mask" and dtype == np.bool_:
+            return mask_to_stored
+        if feat == "mask" and dataset.dtype == np.bool_:
+            return lambda rows: rows != 0
+        where = f" in '{self._file.path}'"
+        return lambda rows: cast_lossless(rows, dataset.dtype, feat, where)
+
+    def put_rows(self, dataset: GrowingDataset, rows: npt.NDArray[Any]) -> None:
+        """Append rows that nobody else has, in the dataset's dtype; they wait."""
+        if len(rows):
+            rows = np.ascontiguousarray(rows)
+            self._guard(lambda: dataset.append_deferred(rows, self._behind, borrow=True))
+
+    def put_chunk(self, dataset: GrowingDataset, make: MakeChunk, *, encodes: bool) -> None:
+        """Append a whole chunk whose bytes are made by the caller; it waits."""
+        self._guard(lambda: dataset.append_chunk(make, self._behind, encodes=encodes))
 
     def truncate(self, lengths: Mapping[str, int] | int) -> None:
         """Give back events at the end of the features that this writer wrote.
@@ -335,13 +476,7 @@ class EventStore:
         for feat, dataset in self._event_datasets().items():
             keep = lengths if isinstance(lengths, int) else lengths.get(feat, dataset.start_events)
             dataset.truncate(max(keep, dataset.start_events))
-        if self._contours is not None:
-            start, count = self._contours
-            keep = lengths if isinstance(lengths, int) else lengths.get("contour", start)
-            keep = min(max(keep, start), count)
-            for number in range(keep, count):
-                del self._file.events[f"contour/{number}"]
-            self._contours = (start, keep)
+        self.contours.truncate(lengths)
 
     def set_scalar_attributes(self) -> None:
         """Set min, max and mean on each scalar feature."""
@@ -371,6 +506,7 @@ class EventStore:
     def watch_chunks(self, watcher: ChunkWatcher) -> None:
         """Have each chunk told that was written: dataset, row, offset, size, CRC-32."""
         self._behind.watcher = watcher
+        self.contours.keeps_items = True
 
     def flush_datasets(self) -> None:
         """Let the readers of a file in SWMR mode see all whole chunks."""
@@ -380,6 +516,7 @@ class EventStore:
 
     def reopened(self) -> None:
         """The file was closed and opened again; all rows were in it."""
+        self._forget_handles()
         for key, dataset in list(self._datasets.items()):
             self._datasets[key] = dataset.reopened(self._file.h5[key[0]])
 
@@ -396,18 +533,6 @@ class EventStore:
         """Number of chunks by Zstandard level, of those that were encoded in the background."""
         return dict(sorted(self._policy.counts.items(), reverse=True))
 
-    @property
-    def has_contours(self) -> bool:
-        """Whether this writer wrote contours."""
-        return self._contours is not None
-
-    def take_contours(self) -> tuple[int, list[npt.NDArray[Any]]] | None:
-        """Number of the first contour since the last call, and the contours; None: none."""
-        if self._contours is None:
-            return None
-        items, self._new_contours = self._new_contours, []
-        return self._contours[1] - len(items), items
-
     def forget(self, group_name: str, feat: str) -> None:
         """Drop the handle of a dataset that is about to be deleted."""
         self._datasets.pop((group_name, feat), None)
@@ -415,12 +540,46 @@ class EventStore:
     def lengths(self) -> dict[str, int]:
         """Number of events of each feature that this writer wrote, those that wait included."""
         found = {feat: dataset.n_events for feat, dataset in self._event_datasets().items()}
-        if self._contours is not None:
-            found["contour"] = self._contours[1]
+        if self.contours.count is not None:
+            found["contour"] = self.contours.count
         return found
 
     def _event_datasets(self) -> dict[str, GrowingDataset]:
         return {feat: ds for (group, feat), ds in self._datasets.items() if group == "events"}
+
+
+class _Sink:
+    """Where rows of another file go: the end of one dataset."""
+
+    def __init__(self, store: EventStore, dataset: GrowingDataset) -> None:
+        self._store = store
+        self._dataset = dataset
+
+    def put_rows(self, rows: npt.NDArray[Any]) -> None:
+        self._store.put_rows(self._dataset, rows)
+
+    def put_chunk(self, make: MakeChunk, *, encodes: bool) -> None:
+        self._store.put_chunk(self._dataset, make, encodes=encodes)
+
+
+def _brand(dset: h5py.Dataset, item_shape: tuple[int, ...]) -> None:
+    """Say of images that they are."""
+    if len(item_shape) == 2:
+        for name, value in IMAGE_ATTRIBUTES.items():
+            dset.attrs.create(name, np.bytes_(value))
+
+
+def _to_append(feat: str, data: Any) -> npt.NDArray[Any]:
+    """As `to_stored`; a mask of bool stays one until it is encoded."""
+    if feat == "mask" and type(data) is np.ndarray and data.dtype == np.bool_ and data.ndim:
+        return data
+    return to_stored(feat, data)
+
+
+def _encode_bundle(
+    bundle: list[tuple[GrowingDataset, npt.NDArray[Any]]],
+) -> list[bytes | memoryview]:
+    return [dataset.encode(rows) for dataset, rows in bundle]
 
 
 def _is_converted(array: npt.NDArray[Any], data: Any) -> bool:

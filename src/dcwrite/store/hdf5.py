@@ -8,6 +8,7 @@ the registration of the filter plugins. Invariant: an error of the disk leaves h
 from __future__ import annotations
 
 import errno as errno_codes
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -22,14 +23,18 @@ from ..errors import ClosedError, DamagedFileError, DCWriteError, StorageError, 
 
 __all__ = [
     "CHUNK_CACHE",
+    "HDF5_VERSION",
     "LIBVER",
     "File",
+    "chunks_of",
     "content_errors",
     "dataset_filters",
     "datasets_of",
     "descriptor_of",
     "divert",
+    "errno_of",
     "identity",
+    "is_unlocked",
     "open_for_reading",
     "open_for_writing",
     "own_item",
@@ -42,6 +47,8 @@ __all__ = [
 
 #: An open file, for rooms that do not know h5py.
 File = h5py.File
+#: Version of the HDF5 library.
+HDF5_VERSION: Final = str(h5py.version.hdf5_version)
 
 #: Lower bound 1.10: the chunk index for growing datasets and SWMR; not "latest", with which HDF5
 #: 2.0 may use structures that programs with HDF5 1.14 cannot read (docs/decisions).
@@ -54,8 +61,13 @@ MAX_WHOLE_BYTES: Final = 1024**3
 
 _ERRNO = re.compile(r"errno = (\d+)")
 
+#: What a file system says that has no file locks, as network shares without a lock service.
+_NO_LOCKS: Final = (errno_codes.ENOLCK, errno_codes.ENOSYS, errno_codes.EOPNOTSUPP)
+#: Folders where files were opened without locks.
+_unlocked: set[str] = set()
 
-def _errno_of(exc: BaseException) -> int | None:
+
+def errno_of(exc: BaseException) -> int | None:
     """The errno, also where HDF5 only prints it into its message."""
     if isinstance(exc, OSError) and exc.errno:
         return exc.errno
@@ -101,7 +113,7 @@ def storage_errors(path: str | os.PathLike[str], doing: str) -> Iterator[None]:
     except DCWriteError:
         raise
     except (OSError, RuntimeError) as exc:
-        code = _errno_of(exc)
+        code = errno_of(exc)
         reason = os.strerror(code) if code else str(exc)
         raise StorageError(
             code or errno_codes.EIO, f"{doing} failed: {reason}", os.fspath(path)
@@ -216,6 +228,45 @@ def read_whole(dset: h5py.Dataset) -> Any:
         raise DamagedFileError(f"{where}: cannot be read ({exc})") from exc
 
 
+def _open(path: Path, mode: str, **kwds: Any) -> h5py.File:
+    """Open a file; where the file system has no locks, without HDF5's, which is said once."""
+    try:
+        return h5py.File(path, mode=mode, libver=LIBVER, **kwds)
+    except (OSError, RuntimeError) as exc:
+        if mode == "r" and "file locking" in str(exc):
+            return _open_like_others(path, exc, **kwds)
+        code = errno_of(exc)
+        if code not in _NO_LOCKS:
+            raise
+    # a new file was made before its lock was refused, so it is ours
+    h5 = h5py.File(
+        path, mode="w" if mode in {"x", "w-"} else mode, libver=LIBVER, locking=False, **kwds
+    )
+    folder = os.fspath(path.absolute().parent)
+    if folder not in _unlocked:
+        _unlocked.add(folder)
+        logging.getLogger("dcwrite.store").warning(
+            "'%s': the file system has no file locks (%s); files are opened without them, as with "
+            "HDF5_USE_FILE_LOCKING=FALSE: see to it that one program at a time writes a file",
+            folder,
+            os.strerror(code),
+        )
+    return h5
+
+
+def _open_like_others(path: Path, error: Exception, **kwds: Any) -> h5py.File:
+    """Open a file that this process holds open with other settings for locks, as dclab does."""
+    for locking in (False, True, "best-effort"):
+        with suppress(OSError, RuntimeError):
+            return h5py.File(path, mode="r", libver=LIBVER, locking=locking, **kwds)
+    raise error
+
+
+def is_unlocked(path: str | os.PathLike[str]) -> bool:
+    """Whether files in a file's folder had to be opened without HDF5's locks."""
+    return os.fspath(Path(path).absolute().parent) in _unlocked
+
+
 def open_for_writing(path: str | os.PathLike[str], mode: str) -> h5py.File:
     """Open or create a file.
 
@@ -246,7 +297,7 @@ def open_for_writing(path: str | os.PathLike[str], mode: str) -> h5py.File:
     if mode in {"a", "r+"}:
         _require_hdf5(path)
     with storage_errors(path, f"opening the file in mode '{mode}'"):
-        return h5py.File(path, mode=mode, libver=LIBVER, **CHUNK_CACHE)
+        return _open(path, mode, **CHUNK_CACHE)
 
 
 def open_for_reading(path: str | os.PathLike[str]) -> h5py.File:
@@ -267,9 +318,9 @@ def open_for_reading(path: str | os.PathLike[str]) -> h5py.File:
         raise StorageError(errno_codes.EINVAL, "expected a regular file", os.fspath(path))
     _require_hdf5(path)
     try:
-        return h5py.File(path, mode="r", libver=LIBVER)
+        return _open(path, "r")
     except (OSError, RuntimeError, KeyError) as exc:
-        code = _errno_of(exc)
+        code = errno_of(exc)
         if code:
             raise StorageError(code, f"opening failed: {os.strerror(code)}", str(path)) from exc
         raise DamagedFileError(
@@ -356,6 +407,17 @@ def dataset_filters(dset: h5py.Dataset) -> list[tuple[int, tuple[int, ...]]]:
         code, _flags, values, _name = plist.get_filter(number)
         filters.append((code, tuple(values)))
     return filters
+
+
+def chunks_of(dset: h5py.Dataset) -> list[Any]:
+    """What HDF5 knows of each stored chunk: chunk_offset, filter_mask, byte_offset, size.
+
+    In one pass: to ask for each by its number takes a time that grows with the square (20 000
+    chunks: minutes instead of 0.2 s).
+    """
+    found: list[Any] = []
+    dset.id.chunk_iter(found.append)
+    return found
 
 
 def datasets_of(group: h5py.Group) -> dict[str, h5py.Dataset]:

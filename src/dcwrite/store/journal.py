@@ -6,15 +6,15 @@ complete record names is in the files; a torn last record is told by its checksu
 
 The file: 8 bytes magic, then records of ``<4s I I I``: b"REC1", length of the JSON head, length of
 the body, CRC-32 of both; then head and body (Zstandard). Heads have a key "type": open, feature,
-commit. Rows of unfinished chunks become obsolete soon: from time to time the journal is replaced
-by one that begins with all that still counts.
+rows (which count with the commit after them), commit. Rows of unfinished chunks become obsolete
+soon: from time to time the journal is replaced by one that begins with all that still counts.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
+import secrets
 import struct
 import sys
 import time
@@ -22,52 +22,49 @@ import zlib
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 from numcodecs.zstd import Zstd
 
-from ..errors import DamagedFileError, UsageError
-from ..format.basin import BASIN_GROUP
-from ..format.features import check_feature_name
-from .encoder import zstd_content_size
+from ..errors import UsageError
 from .hdf5 import storage_errors
 from .whole_file import sync_folder
 
 __all__ = [
+    "BODY_CODEC",
     "CONTOURS",
+    "HEADER",
+    "MAGIC",
+    "MAX_BODY_BYTES",
+    "RECORD",
+    "VERSIONS",
     "Commit",
     "Durability",
     "FeatureRecord",
     "Journal",
-    "JournalState",
     "Tail",
-    "read_journal",
     "sync_file",
 ]
 
 #: What a stream survives: nothing before its end; a kill of its process; a power cut.
 Durability = Literal["none", "process", "power"]
 
-_MAGIC: Final = b"DCWRITEJ"
-_VERSION: Final = 1
-_HEADER: Final = struct.Struct("<4sIII")
-_RECORD: Final = b"REC1"
+MAGIC: Final = b"DCWRITEJ"
+#: 2 has records of type "rows", and says in its head which stream it belongs to.
+VERSIONS: Final = (1, 2)
+HEADER: Final = struct.Struct("<4sIII")
+RECORD: Final = b"REC1"
 #: Feature number of the contours, which are no dataset.
 CONTOURS: Final = -1
 #: The journal is replaced when it has grown by this much: about 100 commits of 500 events.
 REPLACE_BYTES: Final = 64 * 1024**2
 #: Level 1: rows of unfinished chunks are written some 300 MB/s fast, and are not kept.
-_BODY_CODEC: Final = Zstd(level=1)
-#: No chunk is larger (HDF5 allows 4 GiB).
-_MAX_CHUNK_BYTES: Final = 1024**3
-#: A Zstandard block of 4 bytes can stand for 128 KiB (RFC 8878, section 3.1.1.2).
-_MAX_RATIO: Final = 32 * 1024
-#: A head is text of a few kB; larger ones are damage.
-_MAX_HEAD_BYTES: Final = 64 * 1024**2
+BODY_CODEC: Final = Zstd(level=1)
+#: Rows of one record, before they are packed: what a reader has to hold in memory.
+MAX_BODY_BYTES: Final = 256 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +148,17 @@ def sync_file(file_number: int, *, data_only: bool = True) -> None:
         os.fsync(file_number)
 
 
+def _lock(file: Any) -> bool:
+    """Hold a file as long as this process lives, so that others see whether it does."""
+    if os.name != "nt":
+        import fcntl  # noqa: PLC0415 - not on Windows
+
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    return False
+
+
 class Journal:
     """Writes the journal of one stream.
 
@@ -183,7 +191,14 @@ class Journal:
                 f"durability: expected one of {get_args(Durability)}, got {durability!r}"
             )
         self.path = path
-        self._head = {"type": "open", "version": _VERSION, **head}
+        #: a reader tells from stream and generation whether it is the journal that it knows
+        self._head = {
+            "type": "open",
+            "version": VERSIONS[-1],
+            "stream": secrets.token_hex(8),
+            "generation": 0,
+            **head,
+        }
         self._features: list[FeatureRecord] = []
         #: all chunks so far, five numbers each (40 bytes per chunk)
         self._chunks = array("q")
@@ -197,7 +212,8 @@ class Journal:
             # unbuffered: what was written survives a kill of the process
             self._file = path.open("xb", buffering=0)
             try:
-                self._file.write(_MAGIC)
+                self._head["locked"] = _lock(self._file)
+                self._file.write(MAGIC)
                 self._append(self._head, b"")
                 if self._power:
                     self._data_file = data_path.open("rb+", buffering=0)
@@ -249,7 +265,7 @@ class Journal:
             if replace:
                 self._begin_anew(commit)
             else:
-                self._append(*_packed(commit, commit.chunks))
+                self._append_commit(commit, commit.chunks)
             self._unsynced = self._power
             if due or (replace and self._power):
                 self._sync_journal()
@@ -263,26 +279,30 @@ class Journal:
         old = self._file
         self._file = new_path.open("wb", buffering=0)
         try:
-            self._file.write(_MAGIC)
+            self._head["generation"] += 1
+            self._head["locked"] = _lock(self._file)
+            self._file.write(MAGIC)
             self._append(self._head, b"")
             for feature in self._features:
                 self._append({"type": "feature", **asdict(feature)}, b"")
-            self._append(*_packed(commit, chunks))
+            self._append_commit(commit, chunks)
             if self._power:
                 sync_file(self._file.fileno(), data_only=False)
+            if os.name != "nt":  # open files cannot be renamed there
+                new_path.replace(self.path)
         except BaseException:
             self._file.close()
             self._file = old
             new_path.unlink(missing_ok=True)
             raise
-        # open files cannot be renamed on Windows
-        self._file.close()
         old.close()
-        new_path.replace(self.path)
+        if os.name == "nt":
+            self._file.close()
+            new_path.replace(self.path)
+            self._file = self.path.open("r+b", buffering=0)
+            self._file.seek(0, os.SEEK_END)
         if self._power:
             sync_folder(self.path.parent)
-        self._file = self.path.open("r+b", buffering=0)
-        self._file.seek(0, os.SEEK_END)
         self._size_at_replacement = self._file.tell()
 
     def sync(self) -> None:
@@ -306,214 +326,65 @@ class Journal:
             with storage_errors(self.path, "removing the journal"):
                 self.path.unlink(missing_ok=True)
 
+    def _append_commit(self, commit: Commit, chunks: Sequence[tuple[int, ...]]) -> None:
+        """A commit, its rows in as many records as they need."""
+        *others, last = _parts(commit.tails)
+        for tails in others:
+            self._append(*_packed({"type": "rows"}, tails))
+        head = {
+            "type": "commit",
+            "n_events": commit.n_events,
+            "n_frames": commit.n_frames,
+            "lengths": list(commit.lengths.items()),
+            "chunks": chunks,
+        }
+        self._append(*_packed(head, last))
+
     def _append(self, head: dict[str, Any], body: bytes) -> None:
         text = json.dumps(head, separators=(",", ":")).encode()
         checksum = zlib.crc32(body, zlib.crc32(text))
-        record = memoryview(_HEADER.pack(_RECORD, len(text), len(body), checksum) + text + body)
+        record = memoryview(HEADER.pack(RECORD, len(text), len(body), checksum) + text + body)
         written = 0
         while written < len(record):  # an unbuffered write may be partial on a full disk
             written += self._file.write(record[written:]) or 0
 
 
-def _packed(commit: Commit, chunks: Sequence[tuple[int, ...]]) -> tuple[dict[str, Any], bytes]:
-    """Head and body of a commit."""
+def _parts(tails: Sequence[Tail]) -> Iterator[list[Tail]]:
+    """Tails in parts of at most `MAX_BODY_BYTES` (or one row); the last part may be empty."""
+    part: list[Tail] = []
+    size = 0
+    for tail in tails:
+        first = 0
+        while first < len(tail.rows):
+            if isinstance(tail.rows, list):
+                sizes = [item.nbytes for item in tail.rows[first:]]
+                ends = np.cumsum(sizes, dtype=np.int64)
+                fit = int(np.searchsorted(ends, MAX_BODY_BYTES - size, side="right"))
+            else:
+                fit = (MAX_BODY_BYTES - size) // max(1, tail.rows[0].nbytes)
+            if not fit and part:
+                yield part
+                part, size = [], 0
+                continue
+            rows = tail.rows[first : first + max(1, fit)]
+            part.append(Tail(tail.number, tail.start + first, rows))
+            size += sum(item.nbytes for item in rows) if isinstance(rows, list) else rows.nbytes
+            first += len(rows)
+    yield part
+
+
+def _packed(head: dict[str, Any], tails: Sequence[Tail]) -> tuple[dict[str, Any], bytes]:
+    """Head and body of a record with rows."""
     parts: list[bytes] = []
-    tails = []
-    for tail in commit.tails:
+    described = []
+    for tail in tails:
         items = tail.rows if isinstance(tail.rows, list) else [tail.rows]
         shapes = []
         for item in items:
             rows = np.ascontiguousarray(item)
             parts.append(rows.tobytes())
             shapes.append([list(rows.shape), rows.dtype.str])
-        tails.append([tail.number, tail.start, isinstance(tail.rows, list), shapes])
+        described.append([tail.number, tail.start, isinstance(tail.rows, list), shapes])
     body = b"".join(parts)
-    head = {
-        "type": "commit",
-        "n_events": commit.n_events,
-        "n_frames": commit.n_frames,
-        "lengths": list(commit.lengths.items()),
-        "chunks": chunks,
-        "tails": tails,
-        "body_bytes": len(body),
-    }
-    return head, _BODY_CODEC.encode(body) if body else b""
-
-
-@dataclass(slots=True)
-class JournalState:
-    """What a journal says.
-
-    Attributes
-    ----------
-    head
-        The record "open".
-    features
-        By number.
-    chunks
-        By feature number and first row: (offset, size, CRC-32).
-    tails
-        By feature number: (first row, rows), in the order of the commits.
-    n_events, n_frames, lengths
-        Of the last commit.
-    n_commits
-        Number of complete commits.
-    torn_bytes
-        Bytes after the last complete record.
-    position
-        Where the next record will begin.
-    """
-
-    head: dict[str, Any]
-    features: dict[int, FeatureRecord] = field(default_factory=dict)
-    chunks: dict[int, dict[int, tuple[int, int, int]]] = field(default_factory=dict)
-    tails: dict[int, list[tuple[int, Any]]] = field(default_factory=dict)
-    n_events: int = 0
-    n_frames: int = 0
-    lengths: dict[int, int] = field(default_factory=dict)
-    n_commits: int = 0
-    torn_bytes: int = 0
-    position: int = 0
-
-    def drop_obsolete_tails(self) -> None:
-        """Forget rows that whole chunks have by now."""
-        for number, tails in self.tails.items():
-            chunks = self.chunks.get(number)
-            if chunks:
-                end = max(chunks) + self.features[number].chunk_events
-                self.tails[number] = [item for item in tails if item[0] + len(item[1]) > end]
-
-
-def read_journal(path: Path, since: JournalState | None = None) -> JournalState:
-    """Read a journal up to its last complete record.
-
-    Parameters
-    ----------
-    path
-        The journal.
-    since
-        What was read of the same file before; it is completed.
-
-    Raises
-    ------
-    StorageError
-        It cannot be read.
-    DamagedFileError
-        It is no journal, or of a later version.
-    """
-    with storage_errors(path, "reading the journal"), path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if file.read(len(_MAGIC)) != _MAGIC:
-            raise DamagedFileError(f"'{path}': expected a journal of dcwrite, got another file")
-        state = since
-        complete = len(_MAGIC) if since is None else since.position
-        file.seek(complete)
-        for head, body in _records(file, size):
-            try:
-                if head["type"] == "open":
-                    state = _opened(path, head)
-                elif state is not None:
-                    _apply(state, head, body)
-            except (LookupError, MemoryError, TypeError, ValueError, OverflowError) as exc:
-                raise DamagedFileError(
-                    f"'{path}': a record with a right checksum cannot be understood ({exc!r})"
-                ) from exc
-            complete = file.tell()
-    if state is None:
-        raise DamagedFileError(f"'{path}': no complete record in the journal; nothing was durable")
-    state.torn_bytes = size - complete
-    state.position = complete
-    return state
-
-
-def _opened(path: Path, head: dict[str, Any]) -> JournalState:
-    if head["version"] != _VERSION:
-        raise DamagedFileError(
-            f"'{path}': expected journal version {_VERSION}, got {head['version']}; use a newer "
-            f"dcwrite"
-        )
-    return JournalState(head)
-
-
-def _records(file: Any, size: int) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """Complete records; ends at the first that is not."""
-    while True:
-        header = file.read(_HEADER.size)
-        if len(header) < _HEADER.size:
-            return
-        magic, head_size, body_size, checksum = _HEADER.unpack(header)
-        if magic != _RECORD or head_size > _MAX_HEAD_BYTES:
-            return
-        if file.tell() + head_size + body_size > size:
-            return
-        text = file.read(head_size)
-        body = file.read(body_size)
-        if zlib.crc32(body, zlib.crc32(text)) != checksum:
-            return
-        try:
-            head = json.loads(text)
-        except (ValueError, RecursionError):
-            return
-        if not isinstance(head, dict):
-            return
-        yield head, body
-
-
-def _apply(state: JournalState, head: dict[str, Any], body: bytes) -> None:
-    if head["type"] == "feature":
-        record = FeatureRecord(
-            int(head["number"]),
-            str(head["path"]),
-            str(head["dtype"]),
-            tuple(int(n) for n in head["item_shape"]),
-            int(head["chunk_events"]),
-            int(head["start_events"]),
-        )
-        _check_feature(record)
-        state.features[record.number] = record
-    elif head["type"] == "commit":
-        state.n_events = int(head["n_events"])
-        state.n_frames = int(head["n_frames"])
-        state.lengths = {int(number): int(length) for number, length in head["lengths"]}
-        if min(state.lengths.values(), default=0) < 0:
-            raise ValueError(f"expected lengths from 0 on, got {state.lengths}")
-        for number, start, offset, size, checksum in head["chunks"]:
-            state.chunks.setdefault(number, {})[start] = (offset, size, checksum)
-        body = _unpacked(body, int(head["body_bytes"]))
-        position = 0
-        for number, start, is_list, shapes in head["tails"]:
-            items: list[npt.NDArray[Any]] = []
-            for shape, dtype in shapes:
-                count = int(np.prod(shape, dtype=np.int64))
-                items.append(np.frombuffer(body, np.dtype(dtype), count, position).reshape(shape))
-                position += items[-1].nbytes
-            state.tails.setdefault(number, []).append((start, items if is_list else items[0]))
-        state.n_commits += 1
-
-
-def _check_feature(record: FeatureRecord) -> None:
-    """What no writer writes would make recovery use up time or memory."""
-    dtype = np.dtype(record.dtype)
-    chunk_bytes = math.prod(record.item_shape) * dtype.itemsize * record.chunk_events
-    group_name, _, name = record.path.partition("/")
-    check_feature_name(name)
-    if (
-        group_name not in {"events", BASIN_GROUP}
-        or dtype.kind not in "biuf"
-        or record.chunk_events < 1
-        or record.start_events < 0
-        or min(record.item_shape, default=0) < 0
-        or chunk_bytes > _MAX_CHUNK_BYTES
-    ):
-        raise ValueError(f"expected a feature, got {record}")
-
-
-def _unpacked(body: bytes, size: int) -> bytes:
-    """Body of a commit; not larger than the journal says, and than Zstandard can pack."""
-    if not body:
-        return b""
-    if size > len(body) * _MAX_RATIO:
-        raise ValueError(f"expected no {size} bytes in {len(body)}")
-    if zstd_content_size(body) != size:
-        raise ValueError(f"expected a body of {size} bytes")
-    return bytes(_BODY_CODEC.decode(body))
+    packed = BODY_CODEC.encode(body) if body else b""
+    return {**head, "tails": described, "body_bytes": len(body)}, packed

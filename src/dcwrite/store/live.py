@@ -10,16 +10,27 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ClosedError, DamagedFileError, FeatureNotFoundError, StorageError
+from ..errors import (
+    ClosedError,
+    DamagedFileError,
+    DCWriteError,
+    FeatureNotFoundError,
+    StorageError,
+    WriterDiedError,
+)
 from ..format.features import is_basinmap
 from .encoder import ChunkCodec
-from .journal import FeatureRecord, JournalState, read_journal
+from .hdf5 import content_errors, own_item
+from .journal import FeatureRecord
+from .journal_reader import EmptyJournalError, JournalState, is_being_written, read_journal
 from .recording import Recording, event_number
 from .stream_file import journal_path, part_path
 
@@ -96,7 +107,8 @@ class LiveRecording(Recording):
     Notes
     -----
     Its length changes with `refresh` only; what was asked for before stays as it was. When the
-    writer has finished, it reads NAME.rtdc.
+    writer has finished, it reads NAME.rtdc. Of a stream that appends, the events that were there
+    before come first, in the features that it continues.
     """
 
     def __init__(
@@ -112,7 +124,8 @@ class LiveRecording(Recording):
         self._done: Recording | None = None
         self._state: JournalState | None = None
         self._data: Any = None
-        self._seen: tuple[int, int] | None = None
+        self._seen: tuple[int, int, int] | None = None
+        self._n_looks = 0
         self.refresh()
 
     @property
@@ -146,37 +159,63 @@ class LiveRecording(Recording):
         ------
         StorageError
             The recording has disappeared.
+        WriterDiedError
+            For the second time there is nothing new, and the process that wrote it is gone.
         """
         if self._done is not None:
             return len(self)
         journal = journal_path(self.path)
         try:
             status = journal.stat()
-        except FileNotFoundError:
+            seen = (status.st_ino, status.st_size, status.st_mtime_ns)
+            if seen != self._seen:
+                self._read(journal)
+                self._seen = seen
+                self._n_looks = 0
+                return len(self)
+        except (FileNotFoundError, StorageError):
+            if journal.exists():
+                raise
             self._finish()
             return len(self)
-        seen = (status.st_ino, status.st_size)
-        if seen != self._seen:
-            try:
-                same = self._seen is not None and self._seen[0] == seen[0]
-                state = read_journal(journal, self._state if same else None)
-                state.drop_obsolete_tails()
-            except StorageError:
-                if journal.exists():
-                    raise
-                self._finish()
-                return len(self)
-            except DamagedFileError:
-                if self._state is None and status.st_size > 4096:
-                    raise
-                return len(self)
-            self._state, self._seen = state, seen
-            if self._data is None:
-                try:
-                    self._data = part_path(self.path).open("rb")
-                except FileNotFoundError:
-                    self._finish()
+        self._n_looks += 1
+        if self._n_looks > 1:  # the first look only tells what is there
+            self._require_writer(journal)
         return len(self)
+
+    def _read(self, journal: Path) -> None:
+        """Read what is new in the journal."""
+        before = self._state
+        # a journal of rows that HDF5 filters itself is never replaced, and can become large
+        keep = before is None or self._codec(before) is not None
+        try:
+            state = read_journal(journal, before, keep=keep)
+        except EmptyJournalError:
+            return  # its first record is being written
+        state.drop_obsolete_tails()
+        state.contours.clear()  # they cannot be read before the end
+        if before is not None and before.head.get("stream") != state.head.get("stream"):
+            self._finish()  # another stream of the same name has begun
+            return
+        self._state = state
+        try:
+            if self._data is None:
+                self._data = part_path(self.path).open("rb")
+        except FileNotFoundError:
+            self._finish()
+
+    def _require_writer(self, journal: Path) -> None:
+        state = self._state
+        if state is None or not state.head.get("locked") or is_being_written(journal) is not False:
+            return
+        if not (part_path(self.path).exists() and journal.exists()):  # it has finished meanwhile
+            self._finish()
+            return
+        raise WriterDiedError(
+            f"'{self.path}': the process that wrote it ended without finishing; its "
+            f"{len(self)} durable events are safe: run "
+            f"`dcwrite recover {part_path(self.path).name}`"
+        )
 
     def _finish(self) -> None:
         if not self.path.exists():
@@ -198,7 +237,10 @@ class LiveRecording(Recording):
     def __len__(self) -> int:
         if self._done is not None:
             return len(self._done)
-        return self._state.n_events if self._state is not None else 0
+        state = self._state
+        if state is None or not state.n_events:
+            return 0
+        return state.n_events + max((f.start_events for f in state.features.values()), default=0)
 
     @property
     def own_features(self) -> list[str]:
@@ -225,7 +267,7 @@ class LiveRecording(Recording):
             feature.path.partition("/")[2]: feature
             for feature in state.features.values()
             if feature.path.startswith("events/")
-            and state.lengths.get(feature.number, 0) >= state.n_events
+            and state.lengths.get(feature.number, 0) >= len(self)
         }
 
     def __getitem__(self, feat: str) -> Any:
@@ -284,14 +326,30 @@ class LiveRecording(Recording):
 
     def rows(self, feature: FeatureRecord, start: int, stop: int) -> AnyArray:
         """Rows of one feature that commits name."""
-        dtype = np.dtype(feature.dtype)
-        out = np.empty((stop - start, *feature.item_shape), dtype=dtype)
-        state, size = self._state, feature.chunk_events
-        if state is None or self._data is None or self._data.closed:
+        if self._state is None or self._data is None or self._data.closed:
             raise ClosedError(f"'{self.path}': the recording is closed; open a new one")
-        codec = self._codec(state)
-        chunks = state.chunks.get(feature.number, {})
+        begin = min(max(start, feature.start_events), stop)
+        new: AnyArray | None = None
+        try:
+            new = self._new_rows(self._state, feature, begin, stop)
+        except StorageError:
+            if journal_path(self.path).exists():
+                raise
+        if new is None:  # it was finished meanwhile: all rows are there
+            return self._finished_rows(feature, start, stop)
+        if start == begin:
+            return new
+        return np.concatenate([self._finished_rows(feature, start, begin), new])
+
+    def _new_rows(
+        self, state: JournalState, feature: FeatureRecord, start: int, stop: int
+    ) -> AnyArray:
+        """Rows of the stream: from whole chunks, the rest from the journal."""
+        dtype, size = np.dtype(feature.dtype), feature.chunk_events
+        out = np.empty((stop - start, *feature.item_shape), dtype=dtype)
         missing = np.ones(stop - start, dtype=bool)
+        chunks = state.chunks.get(feature.number, {})
+        codec = self._codec_of(state, feature) if chunks else None
         for first in range(start // size * size, stop, size):
             entry = chunks.get(first)
             if entry is not None and codec is not None:
@@ -302,7 +360,7 @@ class LiveRecording(Recording):
         for first, tail in state.tails.get(feature.number, []):
             low, high = max(first, start), min(first + len(tail), stop)
             if low < high and missing[low - start : high - start].any():
-                out[low - start : high - start] = tail[low - first : high - first]
+                out[low - start : high - start] = tail.rows()[low - first : high - first]
                 missing[low - start : high - start] = False
         if missing.any():
             raise DamagedFileError(
@@ -311,9 +369,29 @@ class LiveRecording(Recording):
             )
         return out
 
+    def _finished_rows(self, feature: FeatureRecord, start: int, stop: int) -> AnyArray:
+        """Rows of NAME.rtdc: those that a stream appends to are there before and after its end."""
+        with Recording(self.path) as recording, content_errors(self.path, "reading rows"):
+            dset = own_item(recording.h5, feature.path)
+            if not isinstance(dset, h5py.Dataset) or dset.shape[1:] != feature.item_shape:
+                raise DamagedFileError(
+                    f"'{self.path}': expected events of shape {feature.item_shape} in "
+                    f"'{feature.path}'"
+                )
+            return np.asarray(dset[start:stop], dtype=feature.dtype)
+
     @staticmethod
     def _codec(state: JournalState) -> ChunkCodec | None:
         return ChunkCodec.for_filter_kwargs(state.head.get("ds_kwds", {}))
+
+    def _codec_of(self, state: JournalState, feature: FeatureRecord) -> ChunkCodec | None:
+        """Of a feature that was there before: as it was made."""
+        if feature.start_events:
+            with suppress(DCWriteError), Recording(self.path) as recording:
+                dset = own_item(recording.h5, feature.path)
+                if isinstance(dset, h5py.Dataset):
+                    return ChunkCodec.for_dataset(dset)
+        return self._codec(state)
 
     def _decode(
         self,
@@ -329,4 +407,5 @@ class LiveRecording(Recording):
             raise DamagedFileError(
                 f"'{part_path(self.path)}': the chunk at byte {offset} is not what was committed"
             )
-        return codec.decode(stored, dtype, shape)
+        with content_errors(part_path(self.path), f"unpacking the chunk at byte {offset}"):
+            return codec.decode(stored, dtype, shape)

@@ -6,11 +6,10 @@ read on through handles that others hold.
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 import h5py
+import numpy as np
 
-__all__ = ["copy_object"]
+__all__ = ["copy_attributes_exactly", "copy_object"]
 
 
 def copy_object(source: h5py.Group, name: str, target: h5py.Group, new_name: str) -> None:
@@ -38,7 +37,7 @@ def copy_object(source: h5py.Group, name: str, target: h5py.Group, new_name: str
                 copy_object(item, member, made, member)
             else:
                 made[member] = link
-        _copy_attributes(item, made)
+        copy_attributes_exactly(item, made)
     else:
         _copy_chunks(item, target, new_name)
 
@@ -74,14 +73,28 @@ def _copy_chunks(item: h5py.Dataset, target: h5py.Group, new_name: str) -> None:
     for offset in offsets:
         filter_mask, data = item.id.read_direct_chunk(offset)
         made.write_direct_chunk(offset, data, filter_mask)
-    _copy_attributes(item, target[new_name])
+    copy_attributes_exactly(item, target[new_name])
 
 
-def _copy_attributes(source: h5py.Dataset | h5py.Group, target: h5py.Dataset | h5py.Group) -> None:
-    for key in source.attrs:
-        with suppress(TypeError):  # references into the other file mean nothing here
-            value, dtype = source.attrs[key], source.attrs.get_id(key).dtype
-            if isinstance(value, h5py.Empty):
-                target.attrs[key] = value
-            else:
-                target.attrs.create(key, value, dtype=dtype)
+def copy_attributes_exactly(
+    source: h5py.Dataset | h5py.Group, target: h5py.Dataset | h5py.Group
+) -> None:
+    """Copy all attributes with their types; those of the target that have the name are replaced.
+
+    Parameters
+    ----------
+    source, target
+        Objects in different files.
+    """
+    for number in range(h5py.h5a.get_num_attrs(source.id)):
+        attribute = h5py.h5a.open(source.id, index=number)
+        kind, space = attribute.get_type(), attribute.get_space()
+        if kind.detect_class(h5py.h5t.REFERENCE):
+            continue  # references into the other file mean nothing here
+        if h5py.h5a.exists(target.id, attribute.name):
+            h5py.h5a.delete(target.id, attribute.name)
+        made = h5py.h5a.create(target.id, attribute.name, kind, space)
+        if space.get_simple_extent_type() != h5py.h5s.NULL:
+            value = np.empty(attribute.shape, dtype=attribute.dtype)
+            attribute.read(value, mtype=kind)
+            made.write(value, mtype=kind)

@@ -14,7 +14,7 @@ from typing import Any
 
 import h5py
 
-from ..errors import ClosedError, RecordingError, UsageError
+from ..errors import ClosedError, DamagedFileError, RecordingError, UsageError
 from .hdf5 import descriptor_of, divert, open_for_writing, require_open, storage_errors
 
 __all__ = ["OpenFile", "text_filters"]
@@ -100,6 +100,8 @@ class OpenFile:
         """Do some writing; an error of the disk is the end of this file."""
         try:
             work()
+        except DamagedFileError:
+            raise  # of another file, whose rows were to be written
         except OSError:
             self.failed = True
             raise

@@ -12,6 +12,7 @@ import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -43,6 +44,7 @@ from .hdf5 import (
     refuse_far_data,
 )
 from .rows import take_rows
+from .virtual import require_sources
 
 __all__ = ["BasinStatus", "Contours", "Feature", "Recording", "event_number"]
 
@@ -87,15 +89,27 @@ class Feature:
         self.name = name
         self._dset = dset
         self._rows = rows
-        self._codec = ChunkCodec.for_dataset(dset)
         self._is_mask = name == "mask"
         n_events = dset.shape[0] if rows is None else len(rows)
         self.shape: tuple[int, ...] = (n_events, *dset.shape[1:])
         self.dtype: np.dtype[Any] = np.dtype(bool) if self._is_mask else dset.dtype
-        self.attributes: dict[str, Any] = dict(dset.attrs)
+
+    @cached_property
+    def attributes(self) -> dict[str, Any]:
+        """Attributes of the dataset."""
+        return dict(self._dset.attrs)
+
+    @cached_property
+    def _codec(self) -> ChunkCodec | None:
+        return ChunkCodec.for_dataset(self._dset)
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    @property
+    def source(self) -> tuple[h5py.Dataset, AnyArray | None]:
+        """Where the data are, and for each event its row there; None: the same."""
+        return self._dset, self._rows
 
     def __iter__(self) -> Iterator[Any]:
         return (self[number] for number in range(len(self)))
@@ -170,6 +184,11 @@ class Contours(Sequence[AnyArray]):
         self._rows = rows
         self._length = len(group) if rows is None else len(rows)
 
+    @property
+    def source(self) -> tuple[h5py.Group, AnyArray | None]:
+        """Where the data are, and for each event its number there; None: the same."""
+        return self._group, self._rows
+
     def __len__(self) -> int:
         return self._length
 
@@ -200,6 +219,8 @@ class BasinStatus:
         Whether its data can be read here.
     reason
         Why not.
+    outside
+        Whether a file was not looked for because it is in a folder that is not allowed.
     path
         File that was found for a file basin.
     features
@@ -210,6 +231,7 @@ class BasinStatus:
     basin: Basin | None
     reachable: bool = False
     reason: str | None = None
+    outside: bool = False
     path: Path | None = None
     features: list[str] = field(default_factory=list)
     recording: Recording | None = field(default=None, repr=False)
@@ -228,8 +250,13 @@ class BasinStatus:
             "features": self.features,
             "reachable": self.reachable,
             "reason": self.reason,
+            "outside": self.outside,
             "path": str(self.path) if self.path else None,
         }
+
+
+class _OutsideError(BasinError):
+    """A basin's file is in a folder that is not allowed."""
 
 
 class Recording(Mapping[str, Any]):
@@ -280,6 +307,8 @@ class Recording(Mapping[str, Any]):
         #: files that were opened on the way, shared by all basins of basins
         self._opened: list[Path] = [] if _opened is None else _opened
         self._statuses: list[BasinStatus] | None = None
+        #: virtual datasets whose sources were found
+        self._virtual: set[str] = set()
         self.h5 = open_for_reading(self.path)
         try:
             self._events = _require_events(self.h5)
@@ -377,7 +406,11 @@ class Recording(Mapping[str, Any]):
     def _feature(self, name: str, dset: h5py.Dataset, rows: AnyArray | None) -> Feature:
         if dset.shape is None or dset.ndim == 0:
             raise DamagedFileError(f"'{self.path}': '{dset.name}' has no axis of events")
-        refuse_far_data(dset)
+        if not dset.is_virtual:
+            refuse_far_data(dset)
+        elif dset.name not in self._virtual:
+            require_sources(dset, self._allowed_roots())
+            self._virtual.add(dset.name)
         if dset.chunks and math.prod(dset.chunks) * dset.dtype.itemsize > MAX_CHUNK_BYTES:
             raise DamagedFileError(
                 f"'{self.path}': '{dset.name}': expected chunks up to 1 GiB, got {dset.chunks}"
@@ -435,7 +468,8 @@ class Recording(Mapping[str, Any]):
             )
             raise RecordingError(
                 f"'{self.path}': expected all features to have {len(self)} events (the event "
-                f"count), got {shown}; the recording is inconsistent and was not used"
+                f"count), got {shown}; the recording is inconsistent and was not used; "
+                f"`dcwrite copy IN OUT --exclude FEATURE` leaves out what has another length"
             )
 
     # -- what is beside the features --------------------------------------------------------
@@ -544,6 +578,7 @@ class Recording(Mapping[str, Any]):
                     _opened=self._opened,
                 )
             except (DCWriteError, OSError, ValueError) as exc:
+                status.outside |= isinstance(exc, _OutsideError)
                 reasons.append(f"'{location}': {exc}")
                 continue
             if basin.identifier is not None and recording.identifier != basin.identifier:
@@ -554,6 +589,7 @@ class Recording(Mapping[str, Any]):
                 recording.close()
                 continue
             status.reachable, status.path, status.recording = True, path, recording
+            status.outside = False
             provided = recording.features
             if basin.features is not None:
                 provided = [name for name in provided if name in basin.features]
@@ -570,7 +606,7 @@ class Recording(Mapping[str, Any]):
             raise BasinError("expected a path, got a network location")
         path = (self.path.resolve().parent / location).resolve()
         if not any(path.is_relative_to(root) for root in self._allowed_roots()):
-            raise BasinError(
+            raise _OutsideError(
                 "outside of the recording's folder; allow its folder with basin_roots "
                 "(--basin-root)"
             )

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from ..format.chunking import best_chunk_shape
 from .encoder import ChunkCodec, EncoderPool
 
 __all__ = ["blocks_of_rows", "read_chunk", "take_rows"]
@@ -20,9 +21,9 @@ __all__ = ["blocks_of_rows", "read_chunk", "take_rows"]
 AnyArray = npt.NDArray[Any]
 
 #: Rows in memory at a time: sorted mappings need each chunk once; unsorted ones need each chunk
-#: once per block, so their blocks are larger.
+#: once per block, so their blocks are larger. (Two of these are in memory while one is encoded.)
 SORTED_BLOCK_BYTES: Final = 64 * 1024**2
-UNSORTED_BLOCK_BYTES: Final = 256 * 1024**2
+UNSORTED_BLOCK_BYTES: Final = 128 * 1024**2
 
 
 def read_chunk(dset: h5py.Dataset, start: int) -> bytes | None:
@@ -67,7 +68,7 @@ def take_rows(
         else:
             return out
     whole_items = dset.chunks is not None and dset.chunks[1:] == dset.shape[1:]
-    size = dset.chunks[0] if dset.chunks else max(1, dset.shape[0])
+    size = (dset.chunks or best_chunk_shape(dset.shape[1:], dset.dtype))[0]
     order = np.argsort(rows, kind="stable")
     chunk_of = np.asarray(rows)[order] // size
     edges = np.flatnonzero(np.diff(chunk_of)) + 1

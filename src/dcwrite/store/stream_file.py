@@ -23,7 +23,7 @@ from .append import GrowingDataset
 from .hdf5 import storage_errors
 from .journal import CONTOURS, Commit, Durability, FeatureRecord, Journal, Tail, sync_file
 from .space import require_space
-from .whole_file import sync_folder
+from .whole_file import rename_without_replacing, sync_folder
 from .writer import HDF5Writer
 
 __all__ = ["StreamFile", "journal_path", "part_path", "unfinished_of"]
@@ -48,6 +48,8 @@ def unfinished_of(path: Path) -> tuple[Path, Path] | None:
         NAME.rtdc, NAME.rtdc.part or NAME.rtdc.journal.
     """
     name = path.name.removesuffix(".part").removesuffix(".journal")
+    if not name:
+        return None  # a folder
     target = path.with_name(name)
     part, journal = part_path(target), journal_path(target)
     return (part, journal) if journal.exists() and part.exists() else None
@@ -103,6 +105,7 @@ class StreamFile:
         self._in_swmr = False
         #: events of commits that are written, and of those that would survive now
         self.written_events = self.durable_events = 0
+        self._may_replace = True
         self._renames = False
         if isinstance(obj, h5py.File):
             self.path_out = Path(os.fsdecode(obj.filename))
@@ -118,14 +121,17 @@ class StreamFile:
             self.writer = HDF5Writer(self.path_out, mode, stream=True, **writer_options)
             return
         self._renames = True
+        # what appears under the name in the meantime is somebody else's
+        self._may_replace = exists or mode == "w"
         part = part_path(self.path_out)
         self._refuse_leftovers(part)
         made = []
         try:
             if exists and mode == "a":
                 require_space(part, self.path_out.stat().st_size)
-                made.append(part)
                 with storage_errors(part, "copying the recording that is appended to"):
+                    part.touch(exist_ok=False)  # of two that append at once, one is refused
+                    made.append(part)
                     shutil.copyfile(self.path_out, part)
                 self.writer = HDF5Writer(part, "r+", stream=True, **writer_options)
             else:
@@ -202,7 +208,13 @@ class StreamFile:
         )
         lengths, tails = self._take_tails(everything=replace)
         if n_events is None:
-            n_events = min(self.writer.lengths().values(), default=0) - self._events
+            whole = min(self.writer.lengths().values(), default=0)
+            before = [
+                dataset.start_events
+                for path, dataset in self.writer.datasets()
+                if path.startswith("events/")
+            ]
+            n_events = max(0, whole - max(before, default=0) - self._events)
         self._events += n_events
         self._frames += n_frames
         events, frames = self._events, self._frames
@@ -311,8 +323,10 @@ class StreamFile:
                 with storage_errors(part, "completing the recording"):
                     with part.open("rb+") as file:
                         sync_file(file.fileno(), data_only=False)
-                    if self._renames:
+                    if self._may_replace and self._renames:
                         part.replace(self.path_out)
+                    elif self._renames:
+                        rename_without_replacing(part, self.path_out)
                     sync_folder(self.path_out.parent)
         except BaseException:
             self.leave()

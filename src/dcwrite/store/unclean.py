@@ -40,7 +40,7 @@ class UncleanFile(io.RawIOBase):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._file = path.open("rb", buffering=0)
-        self._size = os.fstat(self._file.fileno()).st_size
+        self._file_size = self._size = os.fstat(self._file.fileno()).st_size
         self._position = 0
         self._head = bytearray(self._file.read(_SUPERBLOCK_BYTES))
         head = self._head
@@ -80,9 +80,10 @@ class UncleanFile(io.RawIOBase):
         """Read as many bytes as fit."""
         view = memoryview(buffer).cast("B")
         count = max(0, min(len(view), self._size - self._position))
-        self._file.seek(self._position)
         got = 0
-        while got < count:
+        if self._position < self._file_size:
+            self._file.seek(self._position)
+        while got < count and self._position < self._file_size:
             part = self._file.readinto(view[got:count])
             if not part:
                 break

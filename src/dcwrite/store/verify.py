@@ -16,11 +16,12 @@ from typing import Any, Final
 import h5py
 import numpy as np
 
-from ..errors import BasinError, DCWriteError
+from ..errors import BasinError, DamagedFileError, DCWriteError, WriterDiedError
 from ..format.basin import BASIN_GROUP, FORMATS, Basin
 from ..format.metadata import check_attribute_name
+from .contained import run_contained
 from .encoder import ChunkCodec, EncoderPool
-from .hdf5 import open_for_reading, own_item, read_whole
+from .hdf5 import chunks_of, open_for_reading, own_item, read_whole
 from .recording import MAX_CHUNK_BYTES, BasinStatus, Recording
 from .stream_file import unfinished_of
 
@@ -59,6 +60,8 @@ class Report:
         The file.
     findings
         What is not right.
+    notes
+        What was not looked at: basins in folders that are not allowed.
     unreadable
         Whether the file could not be opened.
     n_events, n_chunks, n_bytes
@@ -71,6 +74,7 @@ class Report:
     n_events: int = 0
     n_chunks: int = 0
     n_bytes: int = 0
+    notes: list[Finding] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
@@ -98,6 +102,7 @@ def verify(
     basin_roots: Iterable[str | os.PathLike[str]] = (),
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    contained: bool = False,
 ) -> Report:
     """Check a recording from end to end.
 
@@ -114,6 +119,9 @@ def verify(
         Threads that decode; default: the usable cores.
     progress
         Called with (stored bytes read so far, size of the file).
+    contained
+        Whether to read the file in a process of its own: on files that were made or damaged for
+        it, the HDF5 library crashes or hangs, which is then a finding.
 
     Returns
     -------
@@ -121,6 +129,8 @@ def verify(
         Findings instead of exceptions, for any content of the file.
     """
     report = Report(Path(path))
+    if contained:
+        return _verify_contained(report, tuple(basin_roots), threads, progress)
     unfinished = unfinished_of(report.path)
     if unfinished is not None and not (report.path.suffix == ".rtdc" and report.path.exists()):
         report.unreadable = True
@@ -148,6 +158,24 @@ def verify(
         report.unreadable = True
         report.add("/", f"cannot be read: {exc}")
     return report
+
+
+def _verify_contained(
+    report: Report,
+    basin_roots: tuple[str | os.PathLike[str], ...],
+    threads: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> Report:
+    try:
+        found: Report = run_contained(
+            verify, report.path, path=report.path, progress=progress, basin_roots=basin_roots,
+            threads=threads,
+        )  # fmt: skip
+    except (DamagedFileError, WriterDiedError) as exc:
+        report.unreadable = True
+        report.add("/", str(exc))
+        return report
+    return found
 
 
 def _walk(group: h5py.Group, report: Report, depth: int = 0) -> Iterator[h5py.Dataset]:
@@ -206,16 +234,19 @@ def _read_dataset(dset: h5py.Dataset, report: Report, pool: EncoderPool) -> Iter
         report.add(where, f"expected chunks of at most 1 GiB, got {chunk_bytes} bytes")
         return
     expected = int(np.prod([-(-n // c) for n, c in zip(dset.shape, chunks, strict=True)]))
-    stored = dset.id.get_num_chunks() if dset.size else 0
-    if dset.size and stored < expected:
+    try:
+        stored = chunks_of(dset) if dset.size else []
+    except (OSError, RuntimeError, ValueError) as exc:
+        report.add(where, f"cannot be read: the index of its chunks is damaged ({exc})")
+        return
+    if dset.size and len(stored) < expected:
         report.add(
             where,
-            f"expected {expected} chunks, got {stored}; the rows of the missing ones read as "
+            f"expected {expected} chunks, got {len(stored)}; the rows of the missing ones read as "
             f"zeros but were never written",
         )
     codec = ChunkCodec.for_dataset(dset)
-    for number in range(stored):
-        info = dset.id.get_chunk_info(number)
+    for info in stored:
         report.n_chunks += 1
         report.n_bytes += info.size
         offset = info.chunk_offset
@@ -290,7 +321,11 @@ def _check_basin(recording: Recording, status: BasinStatus, report: Report) -> N
     if basin.format not in FORMATS.get(basin.type, ()):
         report.add(where, f"type '{basin.type}' with format '{basin.format}' is not known")
         return
-    if not status.reachable and basin.type != "remote" and basin.format != "h5datasetchop":
+    if status.outside:
+        report.notes.append(
+            Finding(where, f"basin '{basin.name}' was not looked at: {status.reason}")
+        )
+    elif not status.reachable and basin.type != "remote" and basin.format != "h5datasetchop":
         report.add(where, f"basin '{basin.name}' cannot be reached: {status.reason}")
     if basin.format == "h5datasetchop":
         for feat in basin.features or ():
@@ -301,6 +336,21 @@ def _check_basin(recording: Recording, status: BasinStatus, report: Report) -> N
             _check_mapping(recording, basin, status, report)
         except (DCWriteError, OSError, RuntimeError) as exc:
             report.add(where, str(exc))
+    for problem in _unreadable(status):
+        report.add(where, problem)
+
+
+def _unreadable(status: BasinStatus) -> list[str]:
+    """Why features of a file basin cannot be read; virtual datasets may have lost their files."""
+    problems: list[str] = []
+    if status.recording is None:
+        return problems
+    for feat in status.features:
+        try:
+            status.recording[feat]
+        except (DCWriteError, OSError, RuntimeError) as exc:
+            problems.append(str(exc))
+    return problems
 
 
 def _check_mapping(

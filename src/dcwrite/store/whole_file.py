@@ -2,14 +2,17 @@
 
 Alone here: temporary names, syncing and renaming. Invariant: what stood under the output's name
 is untouched until the new file is complete and on the disk; an interrupted run leaves nothing, one
-that was killed a hidden file ".NAME.*.tmp" at most.
+that was killed a hidden file ".NAME.*.tmp", which the next run for the same output removes.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import platform
+import re
 import secrets
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +21,7 @@ from ..errors import StorageError, UsageError
 from .hdf5 import storage_errors
 from .space import require_space
 
-__all__ = ["refuse_same_file", "sync_folder", "whole_file"]
+__all__ = ["refuse_same_file", "rename_without_replacing", "sync_folder", "whole_file"]
 
 
 def refuse_same_file(path_out: Path, inputs: Iterable[str | os.PathLike[str]]) -> None:
@@ -39,6 +42,39 @@ def refuse_same_file(path_out: Path, inputs: Iterable[str | os.PathLike[str]]) -
                     f"'{path_out}': expected an output that is none of the inputs, got the input "
                     f"'{path}'; choose another name (nothing was changed)"
                 )
+
+
+def _scope() -> str:
+    """Where a process number means one process: this boot of this machine, this container."""
+    parts = [platform.node()]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return f"{zlib.crc32(' '.join(parts).encode()):08x}"
+
+
+def remove_stale(path_out: Path) -> None:
+    """Remove what runs for the same output left that were killed; others' are left alone."""
+    if os.name == "nt":  # there is no way to ask for a process without ending it
+        return
+    pattern = re.compile(
+        rf"\.{re.escape(path_out.name)}\.{_scope()}([0-9a-f]{{8}})[0-9a-f]{{8}}\.tmp(\..*)?\Z"
+    )
+    with suppress(OSError):
+        for path in path_out.parent.iterdir():
+            found = pattern.match(path.name)
+            if found and not _is_alive(int(found.group(1), 16)):
+                path.unlink()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def sync_folder(folder: Path) -> None:
@@ -79,6 +115,12 @@ def whole_file(
         The output exists and `overwrite` is not set (errno EEXIST), or the disk refuses.
     """
     path_out = Path(path_out)
+    if path_out.is_dir():
+        raise StorageError(
+            errno.EISDIR,
+            "expected a file to write, got a folder; name a file in it",
+            str(path_out),
+        )
     if path_out.exists() and not overwrite:
         raise StorageError(
             errno.EEXIST,
@@ -90,7 +132,9 @@ def whole_file(
             errno.ENOENT, "the output's folder does not exist; create it first", str(path_out)
         )
     require_space(path_out, expected_bytes)
-    temporary = path_out.with_name(f".{path_out.name}.{secrets.token_hex(4)}.tmp")
+    remove_stale(path_out)
+    token = f"{_scope()}{os.getpid():08x}{secrets.token_hex(4)}"
+    temporary = path_out.with_name(f".{path_out.name}.{token}.tmp")
     try:
         yield temporary
         with storage_errors(path_out, "completing the file"):
@@ -99,14 +143,14 @@ def whole_file(
             if overwrite:
                 temporary.replace(path_out)
             else:
-                _rename_without_replacing(temporary, path_out)
+                rename_without_replacing(temporary, path_out)
             sync_folder(path_out.parent)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-def _rename_without_replacing(temporary: Path, path_out: Path) -> None:
+def rename_without_replacing(temporary: Path, path_out: Path) -> None:
     """Rename; a file that has appeared under the name in the meantime is not replaced."""
     if os.name == "nt":
         temporary.rename(path_out)  # refuses by itself

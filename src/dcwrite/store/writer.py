@@ -32,6 +32,7 @@ from .encoder import EncoderPool
 from .event_store import EventStore
 from .hdf5 import storage_errors
 from .load import LevelPolicy
+from .moving import MoveCounts
 from .open_file import OpenFile, text_filters
 from .texts import as_table, store_whole_dataset
 from .write_behind import ChunkWatcher
@@ -139,6 +140,7 @@ class HDF5Writer:
             visible=not self._file.owned and not stream,
             summarise=scalar_attributes,
             background=BackgroundBasin() if dedup_background else None,
+            exact=compression is not None and compression.exact,
         )
         _open_writers.add(self)
 
@@ -355,6 +357,62 @@ class HDF5Writer:
         with self._lock:
             self._require_open()
             self._store.store(feat, data, group_name)
+
+    def store_feature_rows(
+        self,
+        feat: str,
+        source: h5py.Dataset | h5py.Group,
+        rows: slice | npt.ArrayLike | None = None,
+        group_name: str = "events",
+        *,
+        recode: bool = False,
+        on_rows: Callable[[int], None] | None = None,
+    ) -> MoveCounts:
+        """Append events of a dataset of another open file.
+
+        Whole chunks that land on chunks of the same shape, dtype and filters are taken over as
+        they are stored (Zstandard of the wanted level or a higher one counts as the same, and a
+        missing checksum is added); all others are decoded and encoded on the writer's threads.
+        A new dataset has the chunks of the source where these make sense. Attributes of the
+        source are not copied.
+
+        Parameters
+        ----------
+        feat
+            Feature name; "trace/fl1_raw" for a trace.
+        source
+            Dataset of an open file, shape (n, ...); for "contour", the group.
+        rows
+            Which events: None for all, a slice, or indices of shape (m,) in any order.
+        group_name
+            Group in the file.
+        recode
+            Whether to compress anew also what could be taken over.
+        on_rows
+            Called with the number of events of this call that were accepted so far; what it
+            raises ends the call.
+
+        Returns
+        -------
+        MoveCounts
+            ``(n_moved, n_recoded)``: numbers of chunks.
+
+        Raises
+        ------
+        EventError
+            Shape, dtype or values do not fit the events that are there; nothing was added.
+        DataError
+            `rows` names events that do not exist.
+        DamagedFileError
+            The source is damaged, or its data are where they are not read; nothing was added.
+        StorageError
+            The disk refused.
+        """
+        with self._lock:
+            self._require_open()
+            return self._store.store_rows(
+                feat, source, rows, group_name, recode=recode, on_rows=on_rows
+            )
 
     def store_basin(
         self,
@@ -592,11 +650,11 @@ class HDF5Writer:
     @property
     def has_contours(self) -> bool:
         """Whether this writer wrote contours."""
-        return self._store.has_contours
+        return self._store.contours.count is not None
 
     def take_contours(self) -> tuple[int, list[npt.NDArray[Any]]] | None:
         """Number of the first contour since the last call, and the contours; None: none."""
-        return self._store.take_contours()
+        return self._store.contours.take()
 
     def abandon(self) -> None:
         """Let go of the file without another write, after an error of the disk.
