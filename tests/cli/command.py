@@ -43,11 +43,11 @@ def _heed_interrupts() -> None:
 class Running:
     """A command that runs in a process group of its own, like one that was typed in a shell."""
 
-    def __init__(self, *args: object, cwd: Path) -> None:
+    def __init__(self, *args: object, cwd: Path, stdout: int = subprocess.PIPE) -> None:
         self.process = subprocess.Popen(
             [*COMMAND, *map(str, args)],
             cwd=cwd,
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,

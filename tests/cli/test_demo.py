@@ -13,8 +13,9 @@ from click.testing import CliRunner
 
 from dcwrite import Recording, verify
 from dcwrite.cli import main
-from dcwrite.cli.picture import density_at, pick_cells
 from dcwrite.simulate import SimulatedRecording, SimulationSettings
+from dcwrite.tools.density import density_at
+from dcwrite.tools.gallery import pick_cells
 
 from .command import Running, dcwrite
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,8 @@ def test_files_that_cannot_be_read(recording: Path, tmp_path: Path) -> None:
     text, cut = tmp_path / "text.rtdc", tmp_path / "cut.rtdc"
     text.write_text("no recording")
     cut.write_bytes(recording.read_bytes()[:5000])
-    wrong = [tmp_path / "missing.rtdc", tmp_path, text, cut]
+    (tmp_path / "empty").mkdir()
+    wrong = [tmp_path / "missing.rtdc", tmp_path / "empty", text, cut]
     code, out, err = info("--json", "--quiet", *wrong, recording)
     assert code == 2
     assert [set(item) == {"path", "error"} for item in json.loads(out)] == [True] * 4 + [False]
@@ -74,3 +76,17 @@ def test_files_that_cannot_be_read(recording: Path, tmp_path: Path) -> None:
     for line, path in zip(lines, wrong, strict=True):
         assert line.startswith(f"Error: '{path}': ")
         assert ";" in line
+
+
+def test_many_files_end_with_a_table(recording: Path, tmp_path: Path) -> None:
+    shutil.copyfile(recording, tmp_path / "a.rtdc")
+    (tmp_path / "b.rtdc").write_text("no recording")
+    code, out, err = info(tmp_path)
+    assert code == 2
+    assert err.count("Error: ") == 1
+    assert "b.rtdc" in err
+    header, first, second = out.rstrip().splitlines()[-3:]
+    assert header.split()[:3] == ["file", "result", "events"]
+    assert first.split()[:2] == [str(tmp_path / "a.rtdc"), "read"]
+    assert second.split() == [str(tmp_path / "b.rtdc"), "unreadable"]
+    assert "unreadable" not in info("--quiet", tmp_path)[1]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,42 +11,6 @@ import pytest
 from dcwrite import Recording
 
 from .command import Running, dcwrite
-
-_KILLED = """
-import os, queue, signal, sys
-from multiprocessing import RawValue
-import numpy as np
-import dcwrite
-
-frames = queue.Queue()
-for index in range(400):
-    frames.put((index, {"deform": np.array([index / 4.0]), "area_um": np.array([index + 0.5])}))
-writer = dcwrite.QueueWriterThread(
-    frames, RawValue("L", 0), [1] * 500, sys.argv[1], write_threshold=50
-)
-writer.start()
-while writer.durable_events.value < 400:
-    writer.join(0.01)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-@pytest.fixture(scope="module")
-def killed_stream(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with the unfinished recording of a killed program: 400 durable events."""
-    folder = tmp_path_factory.mktemp("killed")
-    done = subprocess.run(
-        [sys.executable, "-c", _KILLED, str(folder / "m.rtdc")], check=False, timeout=60
-    )
-    assert done.returncode != 0
-    assert sorted(path.name for path in folder.iterdir()) == ["m.rtdc.journal", "m.rtdc.part"]
-    return folder
-
-
-@pytest.fixture
-def folder(killed_stream: Path, tmp_path: Path) -> Path:
-    shutil.copytree(killed_stream, tmp_path / "here")
-    return tmp_path / "here"
 
 
 @pytest.mark.parametrize("name", ["m.rtdc.part", "m.rtdc.journal", "m.rtdc"])
@@ -74,7 +35,8 @@ def test_recover_to_the_default_name_as_json(folder: Path) -> None:
     again = dcwrite("recover", "m.rtdc.part", "m.rtdc", cwd=folder)
     assert again.returncode == 2
     assert "--overwrite" in again.stderr
-    assert dcwrite("recover", "--overwrite", "m.rtdc.part", "m.rtdc", cwd=folder).returncode == 0
+    replaced = dcwrite("recover", "--overwrite", "m.rtdc.part", "-o", "m.rtdc", cwd=folder)
+    assert replaced.returncode == 0
 
 
 def test_recover_nothing(tmp_path: Path) -> None:
@@ -94,15 +56,18 @@ def test_verify_names_an_unfinished_recording(folder: Path, name: str) -> None:
 
 
 def test_watch_follows_the_journal_and_ends_with_the_writer(folder: Path) -> None:
-    running = Running("watch", "--interval", "0.05", "m.rtdc", cwd=folder)
-    assert running.process.stdout is not None
-    first = running.process.stdout.readline()
-    assert first.startswith("400 durable events")
-    dcwrite("recover", "m.rtdc.part", "done.rtdc", cwd=folder)
-    # what a writer does in the end: the whole file gets its name, and the journal goes
-    (folder / "done.rtdc").rename(folder / "m.rtdc")
-    (folder / "m.rtdc.part").unlink()
-    (folder / "m.rtdc.journal").unlink()
+    fcntl = pytest.importorskip("fcntl")
+    with (folder / "m.rtdc.journal").open("rb") as journal:
+        fcntl.flock(journal, fcntl.LOCK_EX)  # as its writer does
+        running = Running("watch", "--interval", "0.05", "m.rtdc", cwd=folder)
+        assert running.process.stdout is not None
+        first = running.process.stdout.readline()
+        assert first.startswith("400 durable events")
+        dcwrite("recover", "m.rtdc.part", "done.rtdc", cwd=folder)
+        # what a writer does in the end: the whole file gets its name, and the journal goes
+        (folder / "done.rtdc").rename(folder / "m.rtdc")
+        (folder / "m.rtdc.part").unlink()
+        (folder / "m.rtdc.journal").unlink()
     out, err = running.process.communicate(timeout=60)
     assert running.process.returncode == 0, err
     assert out.endswith("m.rtdc: finished with 400 events\n")
@@ -112,3 +77,11 @@ def test_watch_nothing(tmp_path: Path) -> None:
     result = dcwrite("watch", "missing.rtdc", cwd=tmp_path)
     assert result.returncode == 2
     assert "expected a recording or an unfinished one" in result.stderr
+
+
+def test_watch_ends_when_the_writer_was_killed(folder: Path) -> None:
+    pytest.importorskip("fcntl", reason="the lock that tells it is not there on Windows")
+    result = dcwrite("watch", "--interval", "0.05", "m.rtdc", cwd=folder)
+    assert result.returncode == 2
+    assert result.stdout.startswith("400 durable events")
+    assert "dcwrite recover m.rtdc.part" in result.stderr

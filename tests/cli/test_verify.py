@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -35,11 +36,12 @@ def damaged(recording: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def unreadable(recording: Path, tmp_path: Path) -> list[Path]:
-    """A missing file, a folder, a text file and the beginning of a recording."""
+    """A missing file, an empty folder, a text file and the beginning of a recording."""
     text, cut = tmp_path / "text.rtdc", tmp_path / "cut.rtdc"
     text.write_text("no recording")
     cut.write_bytes(recording.read_bytes()[:5000])
-    return [tmp_path / "missing.rtdc", tmp_path, text, cut]
+    (tmp_path / "empty").mkdir()
+    return [tmp_path / "missing.rtdc", tmp_path / "empty", text, cut]
 
 
 def test_right(recording: Path) -> None:
@@ -102,6 +104,39 @@ def test_basin_roots(recording: Path, tmp_path: Path) -> None:
     with HDF5Writer(path) as writer:
         writer.store_basin("far", paths=[recording])
         writer.store_metadata({"experiment:event count": 1})
-    assert verify("--quiet", path)[0] == 1
-    assert verify("--quiet", "--basin-root", recording.parent, path) == (0, "", "")
+    code, out, _ = verify(path)  # what is not looked at is said, and is no finding
+    assert code == 0
+    assert "note: /basins/" in out
+    assert "was not looked at" in out
+    assert verify("--quiet", path) == (0, "", "")
+    code, out, _ = verify("--basin-root", recording.parent, path)
+    assert (code, "note" in out) == (0, False)
+    recording.rename(recording.with_suffix(".gone"))
+    try:
+        assert verify("--basin-root", recording.parent, path)[0] == 1
+    finally:
+        recording.with_suffix(".gone").rename(recording)
     assert verify("--basin-root", tmp_path / "none", path)[0] == 2
+
+
+def test_folders_and_patterns(recording: Path, damaged: Path, tmp_path: Path) -> None:
+    shutil.copyfile(recording, tmp_path / "right.rtdc")
+    for argument in (tmp_path, tmp_path / "*.rtdc"):
+        code, out, _ = verify(argument)
+        assert code == 1
+        table = out.partition("\n\n")[2].splitlines()
+        assert [line.split()[:2] for line in table[1:]] == [
+            [str(damaged), "findings"],
+            [str(tmp_path / "right.rtdc"), "right"],
+        ]
+    code, _, err = verify(tmp_path / "x*.rtdc", tmp_path / "right.rtdc")
+    assert code == 2
+    assert f"'{tmp_path / 'x*.rtdc'}': no file matches; check the folder and the pattern" in err
+
+
+def test_a_folder_with_an_unfinished_recording_is_not_right(tmp_path: Path) -> None:
+    for name in ("m.rtdc.part", "m.rtdc.journal"):
+        (tmp_path / name).write_bytes(b"")
+    code, _, err = verify("--quiet", tmp_path)
+    assert code == 2
+    assert "dcwrite recover" in err

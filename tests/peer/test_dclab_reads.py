@@ -326,3 +326,16 @@ def test_copies_have_no_problem_that_the_input_had_not(
             assert np.array_equal(ds["trace"][name][:], ds_copy["trace"][name][:]), name
         for index in range(len(ds["contour"]) if "contour" in ds.features_innate else 0):
             assert np.array_equal(ds["contour"][index], ds_copy["contour"][index])
+
+
+def test_a_recording_that_dclab_holds_open_is_read(tmp_path: Path) -> None:
+    """dclab opens files without HDF5's locks, and HDF5 wants one way in one process."""
+    path = tmp_path / "x.rtdc"
+    with dcwrite.HDF5Writer(path) as writer:
+        writer.store_feature_chunk("deform", np.linspace(0, 1, 9))
+        writer.store_metadata({"experiment:event count": 9})
+    with dclab.new_dataset(path) as theirs, dcwrite.Recording(path) as ours:
+        assert np.array_equal(theirs["deform"][:], ours["deform"][:])
+    for locking in (None, True, "best-effort"):
+        with h5py.File(path, "r", locking=locking) as theirs, dcwrite.Recording(path) as ours:
+            assert np.array_equal(theirs["events/deform"][:], ours["deform"][:])

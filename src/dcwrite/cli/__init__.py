@@ -23,12 +23,18 @@ __all__ = ["main"]
 
 #: Command -> its line in the list of commands; module and function have its name.
 _COMMANDS: Final = {
+    "basins": "Write a file that refers to recordings of one measurement.",
+    "compress": "Write recordings once more with another compression.",
+    "copy": "Copy some features and some events of a recording.",
     "demo": "Simulate cells, stream them into a recording, check and draw it.",
     "info": "Show what is in recordings, and how it is stored.",
+    "join": "Put recordings one behind the other.",
+    "plot": "Draw a recording: density, cells, rate, histograms.",
     "recover": "Rescue the whole events of an unfinished or damaged recording.",
     "replay": "Send a recording through worker processes into a new one.",
+    "split": "Cut recordings into parts.",
     "verify": "Check recordings from end to end.",
-    "watch": "Follow a recording while it is written.",
+    "watch": "Follow recordings while they are written.",
 }
 #: As shells number them: 128 + number of the signal.
 _EXIT_INTERRUPTED: Final = 130

@@ -39,13 +39,13 @@ __all__ = [
     "clean",
     "error_text",
     "fail",
-    "files_argument",
     "json_option",
     "print_json",
     "print_table",
     "print_text",
     "refuse_existing",
     "seconds",
+    "shown_error",
     "size",
 ]
 
@@ -53,6 +53,9 @@ __all__ = [
 LINE_PERIOD_S: Final = 5.0
 #: Wide enough that nothing is cut in a pipe.
 PIPE_WIDTH: Final = 4000
+
+#: Where a context keeps whether --debug was given.
+_DEBUG: Final = f"{__name__}.debug"
 
 #: What to do, for errors of the system that do not say it.
 _REMEDIES: Final = {
@@ -82,7 +85,7 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; raises what ends it."""
-        debug = ctx.params.pop("debug")
+        debug = ctx.meta[_DEBUG] = ctx.params.pop("debug")
         # errors arrive as exceptions; their log records would say them twice
         logger, handler = logging.getLogger("dcwrite"), logging.NullHandler()
         if not debug:
@@ -92,18 +95,13 @@ class Command(click.Command):
         except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
             raise
         except Exception as exc:  # noqa: BLE001 - shown in one line, in full with --debug
-            if debug:
-                traceback.print_exc()
-            fail(error_text(exc))
+            fail(shown_error(exc))
             ctx.exit(2)
         finally:
             logger.removeHandler(handler)
 
 
-#: Arguments and options of commands that look at recordings.
-files_argument = click.argument(
-    "files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
+#: Options of commands that look at recordings; their argument is in `inputs`.
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print a JSON array, one object per file."
 )
@@ -128,6 +126,14 @@ def error_text(exc: Exception) -> str:
         return str(exc)
     name = type(exc).__name__
     return f"unexpected {name}: {exc}; run it again with --debug, and report what that shows"
+
+
+def shown_error(exc: Exception) -> str:
+    """The same; with --debug, shows where it comes from."""
+    ctx = click.get_current_context(silent=True)
+    if ctx is not None and ctx.meta.get(_DEBUG):
+        traceback.print_exception(exc)
+    return error_text(exc)
 
 
 def fail(message: str) -> None:
@@ -316,7 +322,7 @@ def _state(progress: Progress) -> str:
     parts = [done if progress.total is None else f"{done} of {_total(progress)}"]
     if progress.queued is not None:
         parts[0] += f" written, {progress.queued:,} queued"
-    if progress.current:
+    if progress.current and progress.rate >= 1:
         parts.append(f"{amount(progress.rate, progress.unit)}/s")
     left = progress.time_left_s
     if left is not None and not progress.is_done:

@@ -8,10 +8,10 @@ from typing import Final
 
 import click
 
-from ..errors import UsageError
+from ..errors import MissingLibraryError, UsageError
 from ..simulate import SimulationSettings
 from ..tools.demo import DemoSummary, default_workers, run_demo
-from . import picture as pictures
+from ..tools.plot import plot
 from .console import Command, ProgressView, print_table, print_text, refuse_existing, seconds, size
 
 __all__ = ["demo"]
@@ -90,9 +90,9 @@ def demo(
     if not no_picture:
         before = time.perf_counter()
         try:
-            pictures.draw(out, picture, overwrite=overwrite)
+            plot(out, picture, overwrite=overwrite)
             drawing_s = time.perf_counter() - before
-        except pictures.MatplotlibMissingError as exc:
+        except MissingLibraryError as exc:
             click.echo(f"Hint: {exc}", err=True)
     if not quiet:
         _print_summary(summary, drawing_s, time.perf_counter() - start)

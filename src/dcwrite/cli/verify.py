@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
-from ..store.verify import Report
+from ..store.verify import Finding, Report
 from ..store.verify import verify as run_verify
+from ..tools.batch import Executor, run_batch
 from ..tools.progress import Clock
+from .cluster_options import cluster_options, open_executor
 from .console import (
     Command,
     ProgressView,
     basin_roots_option,
     clean,
     fail,
-    files_argument,
     json_option,
     print_json,
     print_table,
     print_text,
+    shown_error,
     size,
 )
+from .inputs import input_problem, inputs_argument
 
 __all__ = ["verify"]
 
@@ -32,37 +37,39 @@ _EXAMPLE: Final = """\b
 Example:
   dcwrite verify measurement.rtdc
   dcwrite verify --basin-root /data --json *.rtdc
+  dcwrite verify folder
 """
+#: Of a folder, what was not finished is a finding, too.
+_SUFFIXES: Final = (".rtdc", ".rtdc.part")
 
 
 @click.command(cls=Command, epilog=_EXAMPLE)
-@files_argument
+@inputs_argument(suffixes=_SUFFIXES)
 @json_option
 @basin_roots_option
+@cluster_options
 @click.pass_context
 def verify(
     ctx: click.Context,
     files: tuple[Path, ...],
     as_json: bool,
     basin_roots: tuple[Path, ...],
+    scheduler: str | None,
+    cluster: str | None,
     quiet: bool,
 ) -> None:
     """Check recordings from end to end.
 
     Every chunk is read and its checksum compared; lengths, basins with their mappings, and names
-    of attributes are checked. Nothing is changed. The exit code is 0 if all is right, 1 if
-    there are findings, 2 if a file cannot be read; of many files, the worst.
+    of attributes are checked. Nothing is changed. A FILE may be a folder (the recordings in it)
+    or a pattern. The exit code is 0 if all is right, 1 if there are findings, 2 if a file cannot
+    be read; of many files, the highest.
     """
-    reports = []
-    with ProgressView(quiet=quiet) as view:
-        clock = Clock("verifying", sum(map(_file_size, files)), "bytes", view)
-        done = 0
-        for path in files:
-            reports.append(
-                run_verify(path, basin_roots=basin_roots, progress=_shown_from(clock, done))
-            )
-            done += _file_size(path)
-        clock.show(done)
+    with open_executor(scheduler, cluster) as executor, ProgressView(quiet=quiet) as view:
+        if executor is None:
+            reports = _verify_here(files, basin_roots, view)
+        else:
+            reports = _verify_there(files, basin_roots, view, executor)
     for report in reports:
         if report.unreadable:
             fail(_why_unreadable(report))
@@ -71,6 +78,49 @@ def verify(
     else:
         _print_reports(reports, quiet=quiet)
     ctx.exit(max(report.exit_code for report in reports))
+
+
+def _verify_here(
+    files: Sequence[Path], basin_roots: Sequence[Path], view: ProgressView
+) -> list[Report]:
+    clock = Clock("verifying", sum(map(_file_size, files)), "bytes", view)
+    reports, done = [], 0
+    for path in files:
+        reports.append(
+            run_verify(
+                path,
+                basin_roots=basin_roots,
+                progress=_shown_from(clock, done),
+                contained=True,  # HDF5 itself can crash or hang on a damaged file
+            )
+        )
+        done += _file_size(path)
+    clock.show(done)
+    return reports
+
+
+def _verify_there(
+    files: Sequence[Path], basin_roots: Sequence[Path], view: ProgressView, executor: Executor
+) -> list[Report]:
+    """The same on the workers of a cluster."""
+    task = partial(_verify_one, basin_roots=basin_roots)
+    batch = run_batch(task, files, stage="verifying", progress=view, executor=executor)
+    reports = []
+    for outcome in batch.outcomes:
+        if outcome.error is not None:
+            finding = Finding("/", shown_error(outcome.error))
+            reports.append(Report(outcome.path, [finding], unreadable=True))
+        else:
+            reports.append(replace(outcome.result, path=outcome.path))  # as it was typed
+    return reports
+
+
+def _verify_one(
+    path: Path, *, basin_roots: Sequence[Path], threads: int | None, progress: Any
+) -> Report:
+    """What a worker does, which shows no progress of its own."""
+    del progress
+    return run_verify(path, basin_roots=basin_roots, threads=threads)
 
 
 def _shown_from(clock: Clock, done: int) -> Callable[[int, int], None]:
@@ -83,13 +133,10 @@ def _file_size(path: Path) -> int:
 
 
 def _why_unreadable(report: Report) -> str:
-    path = report.path
-    if not path.exists() and "recover" not in report.findings[-1].message:
-        return f"'{path}': no such file; check the name"
-    if path.is_dir():
-        return f"'{path}': is a folder; name the files in it"
     message = report.findings[-1].message
-    return message if str(path) in message else f"'{path}': {message}"
+    if "recover" not in message and (problem := input_problem(report.path, _SUFFIXES)):
+        return problem
+    return message if str(report.path) in message else f"'{report.path}': {message}"
 
 
 def _print_reports(reports: list[Report], *, quiet: bool) -> None:
@@ -107,6 +154,8 @@ def _print_reports(reports: list[Report], *, quiet: bool) -> None:
                 f"{_count(report.n_chunks, 'chunk')}, "
                 f"{size(report.n_bytes)} read)"
             )
+        for note in report.notes if not quiet else ():
+            print_text(f"  note: {clean(str(note))}")
     if len(reports) > 1 and not quiet:
         print_text()
         print_table(

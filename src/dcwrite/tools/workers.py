@@ -33,7 +33,7 @@ from ..stream.channel import EventQueue
 from ..stream.queue_writer import QueueWriterProcess
 from .progress import Clock
 
-__all__ = ["FrameSource", "write_frames"]
+__all__ = ["FrameSource", "interrupts_blocked", "write_frames"]
 
 Frames = npt.NDArray[np.int64]
 
@@ -145,7 +145,7 @@ def _write_frames(
     disorder = max((worker.disorder for worker in workers), default=0)
     frames_ahead = max(frames_ahead, disorder + frames_per_batch + 1)
     try:
-        with _interrupts_blocked():
+        with interrupts_blocked():
             writer.start()
             for worker in workers:
                 worker.process.start()
@@ -303,7 +303,7 @@ def _pass_on_logs(log_queue: Any) -> None:
 
 
 @contextmanager
-def _interrupts_blocked() -> Iterator[None]:
+def interrupts_blocked() -> Iterator[None]:
     """Hold Ctrl-C back; a process that is started meanwhile never gets one.
 
     Otherwise each child would print a traceback of its own. An interrupt that came in the
