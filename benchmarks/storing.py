@@ -67,8 +67,8 @@ def store_visible(path: Path, events: Events, batch: int) -> float:
     return watch.seconds
 
 
-def chunks_of(events: Events) -> list[np.ndarray[Any, Any]]:
-    """Cut all features into whole chunks, as they are stored."""
+def chunks_of(events: Events) -> list[tuple[str, np.ndarray[Any, Any]]]:
+    """Cut all features into whole chunks, as they are stored: names and rows."""
     chunks = []
     for feat, data in events.items():
         stored = data.view(np.uint8) * np.uint8(255) if feat == "mask" else data
@@ -76,17 +76,29 @@ def chunks_of(events: Events) -> list[np.ndarray[Any, Any]]:
         for start in range(0, len(stored), size):
             chunk = np.zeros((size, *stored.shape[1:]), stored.dtype)
             chunk[: len(stored) - start] = stored[start : start + size]
-            chunks.append(chunk)
+            chunks.append((feat, chunk))
     return chunks
 
 
-def codec_alone(chunks: list[np.ndarray[Any, Any]], threads: int) -> Callable[[], float]:
-    """Encode prepared chunks, and do nothing with the result: no writer can be faster."""
-    codec = ChunkCodec(5, fletcher32=True)
+def codec_alone(
+    chunks: list[tuple[str, np.ndarray[Any, Any]]], threads: int, *, exact: bool = False
+) -> Callable[[], float]:
+    """Encode prepared chunks, and do nothing with the result: no writer can be faster.
+
+    Parameters
+    ----------
+    chunks
+        As `chunks_of` gives them.
+    threads
+        Threads that encode.
+    exact
+        Whether to use level 5's own parameters.
+    """
 
     def run() -> float:
+        codecs = {feat: ChunkCodec(5, fletcher32=True, exact=exact) for feat, _ in chunks}
         with Stopwatch() as watch, ThreadPoolExecutor(threads) as pool:
-            for _ in pool.map(codec.encode, chunks):
+            for _ in pool.map(lambda item: codecs[item[0]].encode(item[1]), chunks):
                 pass
         return watch.seconds
 
@@ -125,6 +137,7 @@ def compare(
     at_least: float | None = None,
     limited_by: str = "",
     visible: bool = False,
+    exact: bool = False,
 ) -> tuple[Row, dict[str, list[float]]]:
     """Compare both writers, and the codec alone."""
     n_events = len(next(iter(events.values())))
@@ -137,13 +150,16 @@ def compare(
         def run_ours() -> float:
             if visible:
                 return store_visible(ours, events, batch)
-            return store(HDF5Writer, ours, events, batch, threads=context.threads)
+            settings = Compression(exact=exact)
+            return store(
+                HDF5Writer, ours, events, batch, threads=context.threads, compression=settings
+            )
 
         samples = in_turn(
             {
                 "ours": run_ours,
                 "peer": lambda: store(writer_class, peer, fewer, batch),
-                "limit": codec_alone(chunks_of(events), context.threads),
+                "limit": codec_alone(chunks_of(events), context.threads, exact=exact),
             },
             context.rounds,
         )
@@ -183,6 +199,11 @@ def batches_of_500(context: Context) -> Iterator[Row]:
         limited_by="one thread for HDF5",
         samples={"ratio": shares},
     )
+    row, _ = compare(
+        context, "1", f"{title}, level 5's own parameters (`exact`)", events, 500,
+        limited_by="codec of `image`", exact=True,
+    )  # fmt: skip
+    yield row
     images = real_images(context.size(2000, 100))
     if images is not None:
         row, _ = compare(

@@ -1,0 +1,1 @@
+"""One recording from many workers, and many files on a cluster."""
