@@ -19,7 +19,7 @@ help:
 	@echo "make check   run the linter, the type checker and the import contracts"
 	@echo "make docs    build the documentation into docs/_build/html"
 	@echo "make bench   run the benchmarks            (ARGS=... goes to benchmarks/run.py)"
-	@echo "make torture run the crash proofs at full length, some 25 minutes (ARGS=\"--only kills\")"
+	@echo "make torture run the crash proofs at full length, some 80 minutes (ARGS=\"--only kills\")"
 	@echo "make clean   remove the environment and everything that was generated"
 	@echo "PYTHON=python3.12 in front of any of them picks another Python (3.11 or newer)."
 
@@ -56,7 +56,7 @@ $(VENV)/.installed-demo:  extras = plot
 $(VENV)/.installed-test:  extras = plot,test,peer
 $(VENV)/.installed-check: extras = plot,dev
 $(VENV)/.installed-docs:  extras = docs
-$(VENV)/.installed-bench: extras = plot,peer
+$(VENV)/.installed-bench: extras = plot,cluster,peer
 
 $(VENV)/.installed-%: $(VENV)/.made $(INPUTS)
 	$(PIP) install --editable ".[$(extras)]"

@@ -52,3 +52,8 @@ def recording_path(shared_data_dir: Path, tmp_path: Path) -> Callable[[str], Pat
             return Path(archive.extract(member, tmp_path))
 
     return fetch
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests with Dask last: its threads stay, and some tests count threads."""
+    items.sort(key=lambda item: item.path.parent.name == "cluster")

@@ -9,6 +9,7 @@ from .errors import (
     AbortedError,
     BasinError,
     ClosedError,
+    ClusterError,
     CreatingFileWithoutBasinWarning,
     DamagedFileError,
     DataError,
@@ -17,6 +18,8 @@ from .errors import (
     FeatureNotFoundError,
     IgnoringBasinTypeWarning,
     MetadataError,
+    MismatchError,
+    MissingLibraryError,
     RecordingError,
     StallError,
     StorageError,
@@ -29,6 +32,7 @@ from .store.basins import copy_basins, create_with_basins, get_measurement_ident
 from .store.copying import copy_features, copy_metadata
 from .store.describe import Description, FeatureInfo, describe
 from .store.live import LiveRecording
+from .store.moving import MoveCounts
 from .store.recording import BasinStatus, Feature, Recording
 from .store.recover import RecoveryReport, recover
 from .store.verify import Finding, Report, verify
@@ -37,11 +41,21 @@ from .stream.channel import EventQueue
 from .stream.chunk_writer import ChunkWriter
 from .stream.queue_writer import QueueWriterProcess, QueueWriterThread
 from .stream.stash import EventStash
+from .tools.batch import Batch, Outcome
+from .tools.compress import CompressSummary, compress
+from .tools.compress_many import compress_many
+from .tools.copy_many import copy_many
+from .tools.join import JoinedInput, JoinSummary, join, virtual_recording
+from .tools.link import LinkSummary, link
+from .tools.plot import PlotSummary, plot
+from .tools.split import SplitPart, SplitSummary, split, split_many
+from .tools.subset import CopySummary, copy_recording
 
 __all__ = [  # noqa: RUF022 - grouped as users meet them
     "__version__",
     # writing a file
     "HDF5Writer",
+    "MoveCounts",
     "Compression",
     "set_default_filter_kwargs",
     # writing a stream
@@ -56,6 +70,27 @@ __all__ = [  # noqa: RUF022 - grouped as users meet them
     "copy_basins",
     "create_with_basins",
     "get_measurement_identifier",
+    # tools
+    "compress",
+    "compress_many",
+    "CompressSummary",
+    "Batch",
+    "Outcome",
+    "copy_recording",
+    "copy_many",
+    "CopySummary",
+    "join",
+    "JoinSummary",
+    "JoinedInput",
+    "split",
+    "split_many",
+    "SplitSummary",
+    "SplitPart",
+    "virtual_recording",
+    "link",
+    "LinkSummary",
+    "plot",
+    "PlotSummary",
     # reading and checking
     "Recording",
     "LiveRecording",
@@ -78,13 +113,16 @@ __all__ = [  # noqa: RUF022 - grouped as users meet them
     "MetadataError",
     "BasinError",
     "RecordingError",
+    "MismatchError",
     "UsageError",
     "ClosedError",
     "AbortedError",
     "StorageError",
     "StallError",
     "WriterDiedError",
+    "ClusterError",
     "DamagedFileError",
+    "MissingLibraryError",
     "CreatingFileWithoutBasinWarning",
     "IgnoringBasinTypeWarning",
 ]
