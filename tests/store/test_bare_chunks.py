@@ -1,4 +1,4 @@
-"""Chunks that are stored as they are: their memory is not used again before they are in the file."""
+"""Chunks that are stored as they are: their memory is not used again before they are written."""
 
 from __future__ import annotations
 

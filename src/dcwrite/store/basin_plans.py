@@ -149,7 +149,7 @@ def _select(
 def reachable_locations(basin: Basin, source: Path, target: Path) -> tuple[str, ...]:
     """Paths of a file basin; where the relative ones lead nowhere, others that do.
 
-    Those are relative to the target's folder, so that both can be moved together, and absolute.
+    Those are absolute, and relative to the target's folder, so that both can be moved together.
     """
     if basin.type != "file" or source.resolve().parent == target.resolve().parent:
         return basin.locations
@@ -164,6 +164,6 @@ def reachable_locations(basin: Basin, source: Path, target: Path) -> tuple[str, 
         found = [str(from_source.resolve())]
         with suppress(ValueError):  # another drive
             relative = os.path.relpath(found[0], target.resolve().parent)
-            found.insert(0, Path(relative).as_posix())
+            found.append(Path(relative).as_posix())  # dclab looks beside the file for it, too
         locations += [other for other in found if other not in locations]
     return tuple(locations)
