@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -163,10 +164,37 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 16, (2000, 80, 320), dtype=np.uint8)
     with HDF5Writer(path, mode="x", event_count=True, compression="none") as writer:
-        for _ in range(5):
+        for _ in range(3):
             writer.store_feature_chunk("deform", rng.random(2000))
             writer.store_feature_chunk("image", images)
     return path
+
+
+#: Sends a signal to the command when some events are copied: waiting for it would be a race.
+SIGNAL = """
+import os
+import dcwrite.tools.progress as progress
+show = progress.Clock.show
+def show_and_signal(self, current, queued=None):
+    show(self, current, queued)
+    if self.stage == "copying" and 0 < current < self.total:
+        os.kill(os.getpid(), {number})
+progress.Clock.show = show_and_signal
+"""
+
+
+@pytest.fixture
+def sends(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[signal.Signals], None]:
+    """Return a function that lets commands get a signal in the middle of their work."""
+
+    def prepare(number: signal.Signals) -> None:
+        site = tmp_path_factory.mktemp("site")
+        (site / "sitecustomize.py").write_text(SIGNAL.format(number=int(number)))
+        monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
+
+    return prepare
 
 
 @pytest.mark.parametrize(
@@ -174,14 +202,18 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 @pytest.mark.parametrize("selection", [(), ("--where", "deform < 0.9")], ids=["all", "some"])
 def test_ended_from_outside(
-    large: Path, tmp_path: Path, selection: tuple[str, ...], number: signal.Signals, code: int
+    large: Path,
+    tmp_path: Path,
+    sends: Callable[[signal.Signals], None],
+    selection: tuple[str, ...],
+    number: signal.Signals,
+    code: int,
 ) -> None:
     before = large.stat()
     (tmp_path / "out.rtdc").write_text("mine")
-    options = ("--overwrite", "--threads", 1, *selection)
+    options = ("--overwrite", *selection)
+    sends(number)
     running = Running("copy", *options, large, "out.rtdc", cwd=tmp_path)
-    running.wait_for("^copying: ")
-    running.interrupt(number)
     exit_code, err = running.finish()
     assert exit_code == code, err
     assert "Traceback" not in err
@@ -192,13 +224,18 @@ def test_ended_from_outside(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
-def test_killed(large: Path, tmp_path: Path) -> None:
+def test_killed(
+    large: Path,
+    tmp_path: Path,
+    sends: Callable[[signal.Signals], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """What is left has a hidden name, and is in nobody's way."""
     before = large.read_bytes()
-    running = Running("copy", "--threads", 1, large, "out.rtdc", cwd=tmp_path)
-    running.wait_for("^copying: ")
-    running.interrupt(signal.SIGKILL)
+    sends(signal.SIGKILL)
+    running = Running("copy", large, "out.rtdc", cwd=tmp_path)
     assert running.finish()[0] == -signal.SIGKILL
+    monkeypatch.undo()  # the next command is left alone
     assert all(re.fullmatch(r"\.out\.rtdc\.\w+\.tmp", path.name) for path in tmp_path.iterdir()), (
         list(tmp_path.iterdir())
     )
