@@ -14,7 +14,16 @@ from ..tools.compress import CompressSummary, IfGood
 from ..tools.compress import compress as run_compress
 from ..tools.compress_many import compress_many
 from .cluster_options import cluster_options, open_executor
-from .console import Command, ProgressView, print_json, print_table, print_text, seconds, size
+from .console import (
+    Command,
+    ProgressView,
+    jobs_options,
+    print_json,
+    print_table,
+    print_text,
+    seconds,
+    size,
+)
 from .inputs import inputs_argument
 from .outcomes import print_batch, saved
 
@@ -55,18 +64,7 @@ Example:
 )
 @click.option("--check", is_flag=True, help="Read both back and compare everything.")
 @click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
-@click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Files at the same time.",
-)
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    help="Threads of all jobs together.  [default: the usable cores]",
-)
+@jobs_options
 @click.option(
     "--resume/--no-resume",
     default=True,

@@ -14,7 +14,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -39,6 +39,7 @@ __all__ = [
     "clean",
     "error_text",
     "fail",
+    "jobs_options",
     "json_option",
     "print_json",
     "print_table",
@@ -113,6 +114,23 @@ basin_roots_option = click.option(
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Folder below which basins may be opened, besides that of the recording; repeatable.",
 )
+
+
+def jobs_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options --jobs and --threads of commands that make one output of each input."""
+    threads = click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        help="Threads of all jobs together.  [default: the usable cores]",
+    )
+    jobs = click.option(
+        "--jobs",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Files at the same time.",
+    )
+    return jobs(threads(command))
 
 
 def error_text(exc: Exception) -> str:

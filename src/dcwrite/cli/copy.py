@@ -17,7 +17,9 @@ from .cluster_options import cluster_options, open_executor
 from .console import (
     Command,
     ProgressView,
+    basin_roots_option,
     clean,
+    jobs_options,
     print_json,
     print_table,
     print_text,
@@ -82,27 +84,9 @@ max min round sqrt. No parentheses are needed around comparisons.
     help="keep: refer to the same data, and to IN.rtdc for what is left out; drain: copy the data "
     "of basins; drop: refer to nothing.",
 )
-@click.option(
-    "--basin-root",
-    "basin_roots",
-    metavar="DIR",
-    multiple=True,
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder below which basins may be opened, besides that of the recording; repeatable.",
-)
+@basin_roots_option
 @click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
-@click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Files at the same time.",
-)
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    help="Threads of all jobs.  [default: the usable cores]",
-)
+@jobs_options
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as a JSON object.")
 @cluster_options
 @click.pass_context

@@ -15,6 +15,7 @@ from .console import (
     ProgressView,
     basin_roots_option,
     clean,
+    jobs_options,
     print_json,
     print_table,
     print_text,
@@ -82,18 +83,7 @@ def _seconds_of(
     help="Compression of what cannot be taken over as it is.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace existing parts.")
-@click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Files at the same time.",
-)
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    help="Threads of all jobs together.  [default: the usable cores]",
-)
+@jobs_options
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as a JSON object.")
 @cluster_options
 @click.pass_context
