@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 import h5py
 import pytest
 
+from dcwrite.store import sentry
+
 __all__ = ["no_leaks"]
 
 #: Longest wait for something that is already on its way out, in seconds.
@@ -65,6 +67,7 @@ def _children() -> Iterable[int]:
     helpers = {
         resource_tracker._resource_tracker._pid,
         forkserver._forkserver._forkserver_pid,
+        sentry.sentry_pid(),
     }
     return started - helpers
 

@@ -185,9 +185,10 @@ def inspect_written(spec: Spec, folder: Path, trial: Trial) -> None:
 
 
 def inspect_open(spec: Spec, folder: Path, trial: Trial) -> None:
-    """A file that was passed open has no journal: what was in it before is not lost."""
+    """A file that was added to in place has no journal: what was in it before is not lost."""
     path, target = folder / "run.rtdc", folder / "recovered.rtdc"
     target.unlink(missing_ok=True)
+    trial.finished = not path.with_name("run.rtdc.undo").exists()
     try:
         recover(path, target)
     except dcwrite.DCWriteError as exc:

@@ -31,7 +31,7 @@ from .aftermath import (
 )
 from .children import KILLING, MODES, Shared, Shim, fork, in_child, reap
 from .replay import Disk, read_log
-from .small_stream import Spec, prepare, run_stream
+from .small_stream import IN_PLACE, Spec, prepare, run_stream
 
 __all__ = ["fail_sweep", "full_disk", "kills", "one_trial", "recover_kills", "replay_sweep"]
 
@@ -90,7 +90,7 @@ def one_trial(
         found = Trial(trial.number, error=trial.error, durable=trial.durable)
         if spec.kind == "writer":
             inspect_written(spec, folder, found)
-        elif spec.kind == "open":
+        elif spec.kind in IN_PLACE:
             inspect_open(spec, folder, found)
         else:
             inspect(spec, folder, found, original=original, target=recovered)
@@ -122,7 +122,7 @@ def _run_and_tell(
 
 def prepare_in_child(spec: Spec, folder: Path) -> None:
     """HDF5 is used in children only: a fork must not inherit its state."""
-    if spec.kind in {"append", "open"}:
+    if spec.kind in {"append", *IN_PLACE}:
         status = reap(fork(lambda: prepare(spec, folder)))
         if status:
             raise RuntimeError(f"preparing the recording failed with {status}")

@@ -20,10 +20,21 @@ import dcwrite
 from dcwrite.store import journal as journal_module
 from dcwrite.stream.chunk_writer import BatchEnd, ChunkWriter, WriterQueue
 
-__all__ = ["APPENDED_TO", "Spec", "expected", "frames", "n_expected", "prepare", "run_stream"]
+__all__ = [
+    "APPENDED_TO",
+    "IN_PLACE",
+    "Spec",
+    "expected",
+    "frames",
+    "n_expected",
+    "prepare",
+    "run_stream",
+]
 
 #: Events that are there before those of a stream that appends.
 APPENDED_TO = 150
+#: Kinds that write into a file that has events, and not into a copy.
+IN_PLACE = ("open", "open latest", "in place", "writer again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +45,10 @@ class Spec:
     ----------
     kind
         plain: scalars, image, mask; gzip: the same through HDF5's own filter; groups: with traces
-        and contours; append: mode "a" behind 150 events that are there; open: the same into a file
-        that was passed open; writer: an HDF5Writer.
+        and contours; append: mode "a" behind 150 events that are there; writer: an
+        HDF5Writer. Behind 150 events and without a copy: open and open latest: into a file that
+        was passed open, of HDF5's old or new format; in place: with that option; writer again: an
+        HDF5Writer.
     n_frames
         Of 0 to 3 events each.
     threshold
@@ -110,11 +123,11 @@ def expected(spec: Spec) -> dict[str, Any]:
         result[feat] = np.concatenate(parts)
         if feat == "mask":
             result[feat] = result[feat] * np.uint8(255)
-    if spec.kind not in {"append", "open", "writer"}:
+    if spec.kind not in {"append", "writer", *IN_PLACE}:
         counts = [len(events["deform"]) if events else 0 for events in frames(spec)]
         result["index_unmapped"] = np.repeat(np.arange(spec.n_frames, dtype=np.uint32), counts)
         result["nevents"] = np.repeat(np.asarray(counts), counts)
-    if spec.kind in {"append", "open"}:
+    if spec.kind in {"append", *IN_PLACE}:
         result = {
             feat: np.concatenate([data[:APPENDED_TO], data]) for feat, data in result.items()
         }
@@ -128,7 +141,7 @@ def n_expected(spec: Spec) -> int:
 
 def prepare(spec: Spec, folder: Path) -> None:
     """What has to be there before the stream begins."""
-    if spec.kind in {"append", "open"}:
+    if spec.kind in {"append", *IN_PLACE}:
         with dcwrite.HDF5Writer(folder / "run.rtdc", mode="x", threads=1) as writer:
             for feat, data in expected(spec).items():
                 writer.store_feature_chunk(feat, data[:APPENDED_TO])
@@ -152,9 +165,16 @@ def run_stream(spec: Spec, path: Path, told: Callable[[int], None]) -> None:
     if spec.kind == "append":
         _run_append(spec, path, told, options)
         return
-    if spec.kind == "open":
-        with h5py.File(path, "a") as h5:
+    if spec.kind.startswith("open"):
+        # the file of somebody else, of the old format or of the new one
+        with h5py.File(path, "a", libver="latest" if spec.kind == "open latest" else None) as h5:
             _run_append(spec, h5, told, options)
+        return
+    if spec.kind == "in place":
+        _run_append(spec, path, told, {**options, "in_place": True})
+        return
+    if spec.kind == "writer again":
+        _run_writer(spec, path, mode="a")
         return
     items: queue.Queue[Any] = queue.Queue()
     for index, events in enumerate(frames(spec)):
@@ -192,8 +212,8 @@ def _run_append(
     writer.join()
 
 
-def _run_writer(spec: Spec, path: Path) -> None:
-    with dcwrite.HDF5Writer(path, mode="x", threads=1) as writer:
+def _run_writer(spec: Spec, path: Path, mode: str = "x") -> None:
+    with dcwrite.HDF5Writer(path, mode=mode, threads=1) as writer:
         for first in range(0, spec.n_frames, spec.threshold):
             batch = [events for events in frames(spec)[first : first + spec.threshold] if events]
             for feat in batch[0] if batch else ():

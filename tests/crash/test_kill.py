@@ -21,13 +21,12 @@ from dcwrite.stream.chunk_writer import WriterQueue
 from .harness import (
     Spec,
     Trial,
-    campaign,
     compare,
     frames,
     n_expected,
-    problems,
     run_stream,
 )
+from .small_stream import APPENDED_TO, IN_PLACE
 
 Trials = Callable[..., list[Trial]]
 
@@ -67,17 +66,15 @@ def test_at_some_calls(kind: str, trials: Trials, shim: Path) -> None:
     trials("fail_sweep", spec, shim=shim, modes=["torn"], codes=["EIO"], step=20)
 
 
-def test_of_a_program_that_passed_an_open_file(tmp_path: Path, shim: Path) -> None:
-    """There is no journal. What was in the file before is lost in a few writes of HDF5 only.
-
-    In those, a chunk that was not full has moved over its old place, or the root group's header
-    points to a block that is not written yet.
-    """
-    spec = Spec(kind="open", n_frames=200, threshold=50)
-    options = {"modes": ["kill"], "codes": ["EIO"]}
-    found = campaign("fail_sweep", spec, tmp_path / "work", shim=shim, timeout_s=110, **options)
-    assert len(found) > 15
-    assert len(problems(found)) <= 3
+@pytest.mark.parametrize(
+    ("kind", "side"), [*((kind, 50) for kind in IN_PLACE), ("open", 330)], ids=str
+)
+def test_of_a_program_that_adds_in_place(kind: str, side: int, trials: Trials, shim: Path) -> None:
+    """What was in the file before is there, whichever write was the last."""
+    spec = Spec(kind=kind, n_frames=140, threshold=40, side=side)
+    found = trials("fail_sweep", spec, shim=shim, modes=["kill"], codes=["EIO"], step=3)
+    assert len(found) > 8
+    assert any(trial.recovered > APPENDED_TO for trial in found)
 
 
 def test_of_the_recovering_process(trials: Trials, shim: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,10 +14,13 @@ from typing import Any, Final
 import click
 
 from ..errors import DCWriteError, StorageError, UsageError
+from ..store.hdf5 import require_hdf5
 from ..store.recover import DEFAULT_TIMEOUT_S, RecoveryReport
 from ..store.recover import recover as run_recover
 from ..store.stream_file import unfinished_of
+from ..store.undo import undo_of
 from ..tools.batch import Executor, run_batch
+from ..tools.folders import output_folder
 from ..tools.progress import Clock
 from .cluster_options import cluster_options, open_executor
 from .console import Command, ProgressView, clean, fail, print_table, print_text, shown_error
@@ -31,7 +35,7 @@ Example:
   dcwrite recover *.rtdc.part --out-dir rescued
 """
 #: Endings of files that no output has, and that are taken out of folders.
-_UNFINISHED: Final = (".part", ".journal")
+_UNFINISHED: Final = (".part", ".journal", ".undo")
 _SUFFIXES: Final = (".rtdc.part",)
 #: Lines of what was lost that are shown; all of them are in the log "dcwrite-recover".
 _SHOWN: Final = 20
@@ -123,6 +127,7 @@ def recover(
     run = partial(_run, overwrite=overwrite, cut_damaged=cut_damaged, timeout_s=timeout_s)
     results = []
     with (
+        nullcontext() if out_dir is None else output_folder(out_dir),
         open_executor(scheduler, cluster) as executor,
         ProgressView(quiet=quiet or len(jobs) == 1) as view,
     ):
@@ -184,7 +189,6 @@ def _jobs_in(out_dir: Path, inputs: Sequence[Path]) -> list[_Job]:
             )
         sources[target] = path
         jobs.append(_Job(path, target))
-    out_dir.mkdir(parents=True, exist_ok=True)
     return jobs
 
 
@@ -211,7 +215,9 @@ def _is_there(path: Path, path_in: Path) -> bool:
 
 def _target(path: Path) -> Path:
     """NAME.rtdc of an unfinished recording, by whichever of its names."""
-    return path.with_name(path.name.removesuffix(".part").removesuffix(".journal"))
+    return path.with_name(
+        path.name.removesuffix(".undo").removesuffix(".part").removesuffix(".journal")
+    )
 
 
 def _once(inputs: Sequence[Path]) -> list[Path]:
@@ -229,10 +235,13 @@ def _once(inputs: Sequence[Path]) -> list[Path]:
 
 def _run(job: _Job, *, overwrite: bool, cut_damaged: bool, timeout_s: float) -> _Result:
     path = job.path_in
-    problem = input_problem(path, _SUFFIXES) if unfinished_of(path) is None else None
+    is_left = unfinished_of(path) is not None or undo_of(path) is not None
+    problem = None if is_left else input_problem(path, _SUFFIXES)
     if problem is not None:
         return _Result(path, None, problem)
     try:
+        if not is_left:
+            require_hdf5(path)
         report = run_recover(
             path, job.path_out, overwrite=overwrite, cut_damaged=cut_damaged, timeout_s=timeout_s
         )

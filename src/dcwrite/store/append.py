@@ -315,12 +315,13 @@ class GrowingDataset:
                     self._extend(stop)
                 self.dset.id.write_direct_chunk(offset, stored)
                 info = self._require_indexed(offset)
-                if length < stop and replaces:
-                    self._extend(stop)
                 if start < self.start_events:
                     # the chunk with rows from before has moved, and HDF5 uses its old place again:
-                    # until then, what is on the disk has to point to the new one
+                    # until then, and before the file says that there are more rows, what is on
+                    # the disk has to point to the new one
                     self.dset.file.flush()
+                if length < stop and replaces:
+                    self._extend(stop)
             except BaseException:
                 self._shrink_quietly(length)  # no rows without data
                 raise

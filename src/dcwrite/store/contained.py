@@ -22,6 +22,7 @@ from importlib import import_module
 from typing import Any, Final
 
 from ..errors import DamagedFileError, WriterDiedError
+from .sentry import NO_WINDOW, has_interpreter, relieve
 
 __all__ = ["DEFAULT_HANG_S", "run_contained"]
 
@@ -66,7 +67,7 @@ def run_contained(
     Exception
         What the function raised.
     """
-    if getattr(sys, "frozen", False):  # there is no interpreter to start
+    if not has_interpreter():
         if progress is not None:
             kwargs["progress"] = progress
         return function(*args, **kwargs)
@@ -75,6 +76,7 @@ def run_contained(
     with subprocess.Popen(  # noqa: S603 - this interpreter, and no shell
         [sys.executable, "-c", _CODE],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
+        creationflags=NO_WINDOW,
     ) as process:  # fmt: skip
         try:
             return _result(process, pickle.dumps(task), os.fspath(path), progress, hang_s)
@@ -134,6 +136,7 @@ def _listen(pipe: Any, messages: queue.SimpleQueue[tuple[str, Any]]) -> None:
 
 def _serve() -> None:
     """In the process: do the task, and say from time to time that the interpreter still runs."""
+    relieve(for_ever=True)  # this process is there to hang
     pipe = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     os.dup2(2, sys.stdout.fileno())  # what others print is no message
     lock = threading.Lock()

@@ -32,6 +32,7 @@ from .hdf5 import (
 )
 from .objects import copy_object
 from .rows import blocks_of_rows, take_rows
+from .undo import keeping
 from .writer import HDF5Writer
 
 __all__ = ["copy_attributes", "copy_features", "copy_metadata", "copy_text_or_table"]
@@ -83,10 +84,21 @@ def copy_features(
     """
     require_open(h5_src)
     require_open(h5_dst, writable=True)
+    names = [features] if isinstance(features, str) else list(features)
+    with keeping(h5_dst):
+        _copy_features(h5_src, h5_dst, names, mapping, ds_kwds, threads)
+
+
+def _copy_features(
+    h5_src: h5py.File,
+    h5_dst: h5py.File,
+    features: Sequence[str],
+    mapping: npt.ArrayLike | None,
+    ds_kwds: Mapping[str, Any] | None,
+    threads: int | None,
+) -> None:
     with storage_errors(h5_dst.filename, "creating the group 'events'"):
         out = h5_dst.require_group("events")
-    if isinstance(features, str):
-        features = [features]
     source = own_item(h5_src, "events")
     if not isinstance(source, h5py.Group):
         source = {}
@@ -294,6 +306,7 @@ def copy_metadata(h5_src: h5py.File, h5_dst: h5py.File, *, keep_empty: bool = Fa
     require_open(h5_src)
     require_open(h5_dst, writable=True)
     with (
+        keeping(h5_dst),
         content_errors(h5_src.filename, "copying metadata"),
         storage_errors(h5_dst.filename, "copying metadata"),
     ):

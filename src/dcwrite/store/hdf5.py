@@ -20,6 +20,7 @@ import h5py
 import hdf5plugin  # noqa: F401 - registers the Zstandard filter with HDF5
 
 from ..errors import ClosedError, DamagedFileError, DCWriteError, StorageError, UsageError
+from .sentry import require_passable
 
 __all__ = [
     "CHUNK_CACHE",
@@ -295,7 +296,7 @@ def open_for_writing(path: str | os.PathLike[str], mode: str) -> h5py.File:
             f"'{path}': expected mode 'a', 'r+', 'x', 'w-' or 'w' for writing, got {mode!r}"
         )
     if mode in {"a", "r+"}:
-        _require_hdf5(path)
+        require_hdf5(path, allow_empty=True)
     with storage_errors(path, f"opening the file in mode '{mode}'"):
         return _open(path, mode, **CHUNK_CACHE)
 
@@ -308,15 +309,26 @@ def open_for_reading(path: str | os.PathLike[str]) -> h5py.File:
     StorageError
         It is not there, or cannot be read.
     DamagedFileError
-        It is no HDF5 file, or HDF5 cannot make sense of it.
+        It is no HDF5 file, or HDF5 cannot make sense of it: it refuses it, or hung or crashed on
+        it in the sentry's process.
     """
     path = Path(path)
     if not path.exists():
-        raise StorageError(errno_codes.ENOENT, os.strerror(errno_codes.ENOENT), os.fspath(path))
+        raise StorageError(
+            errno_codes.ENOENT,
+            f"{os.strerror(errno_codes.ENOENT)}; check the name",
+            os.fspath(path),
+        )
     if not path.is_file():
         # never open devices, pipes or folders: some block for ever
-        raise StorageError(errno_codes.EINVAL, "expected a regular file", os.fspath(path))
-    _require_hdf5(path)
+        raise StorageError(
+            errno_codes.EINVAL,
+            f"expected a regular file, got a {'folder' if path.is_dir() else 'device or pipe'}; "
+            f"name a recording",
+            os.fspath(path),
+        )
+    require_hdf5(path)
+    require_passable(path)
     try:
         return _open(path, "r")
     except (OSError, RuntimeError, KeyError) as exc:
@@ -324,17 +336,32 @@ def open_for_reading(path: str | os.PathLike[str]) -> h5py.File:
         if code:
             raise StorageError(code, f"opening failed: {os.strerror(code)}", str(path)) from exc
         raise DamagedFileError(
-            f"'{path}': HDF5 cannot open the file ({exc}); it was not closed by its writer, or "
-            f"is damaged"
+            f"'{path}': HDF5 cannot open the file ({exc}), for it was not closed by its writer, "
+            f"or is damaged; rescue what is whole with `dcwrite recover {path} OUT.rtdc`"
         ) from exc
 
 
-def _require_hdf5(path: Path) -> None:
+def require_hdf5(path: Path, *, allow_empty: bool = False) -> None:
+    """Refuse a file that HDF5 would not even recognise.
+
+    Raises
+    ------
+    DamagedFileError
+        It is empty, or holds something else; the message says what to do.
+    """
     with storage_errors(path, "opening the file"):
-        if path.is_file() and path.stat().st_size and not h5py.is_hdf5(path):
+        size = path.stat().st_size if path.is_file() else 0
+        if not size:
+            if allow_empty or not path.is_file():
+                return
             raise DamagedFileError(
-                f"'{path}': expected an HDF5 file, got {path.stat().st_size} bytes without an "
-                f"HDF5 signature; the file was not touched"
+                f"'{path}': expected a recording, got an empty file; check whether it was copied "
+                f"whole"
+            )
+        if not h5py.is_hdf5(path):
+            raise DamagedFileError(
+                f"'{path}': expected an HDF5 file, got {size} bytes without an HDF5 signature "
+                f"(the file was not touched); check the name"
             )
 
 

@@ -16,6 +16,7 @@ import h5py
 
 from ..errors import ClosedError, DamagedFileError, RecordingError, UsageError
 from .hdf5 import descriptor_of, divert, open_for_writing, require_open, storage_errors
+from .undo import Undo, refuse_leftover_undo
 
 __all__ = ["OpenFile", "text_filters"]
 
@@ -58,17 +59,23 @@ class OpenFile:
             raise UsageError(
                 f"expected a path or an open h5py.File, got {obj!r} ({type(obj).__name__})"
             )
+        else:
+            refuse_leftover_undo(Path(obj))
         self.h5: h5py.File = obj if isinstance(obj, h5py.File) else open_for_writing(obj, mode)
         self.path = Path(os.fsdecode(self.h5.filename))
+        #: what the file had before, as long as it is written
+        self._undo: Undo | None = None
         self.closed = False
         self.failed = False
         #: whether what HDF5 still has to write goes nowhere
         self._gave_up = False
         try:
+            self._undo = Undo.keep(self.h5, self.path)
             self.events = self._require_events()
         except BaseException:
             if self.owned:
                 self.h5.close()
+            self._end_undo(is_whole=True)
             raise
 
     def _require_events(self) -> h5py.Group:
@@ -158,14 +165,24 @@ class OpenFile:
             Called last: handles of datasets that are dropped before write what they have.
         """
         self.closed = True
+        is_whole = False
         try:
-            if not self._gave_up:
-                self.flush("closing the file")
-        finally:
             try:
-                self._close_owned()
+                if not self._gave_up:
+                    self.flush("closing the file")
             finally:
-                drop_handles()
+                try:
+                    self._close_owned()
+                finally:
+                    drop_handles()
+            is_whole = not self.failed
+        finally:
+            self._end_undo(is_whole=is_whole)
+
+    def _end_undo(self, *, is_whole: bool) -> None:
+        undo, self._undo = self._undo, None
+        if undo is not None:
+            undo.release(self.path, is_whole=is_whole)
 
     def _close_owned(self, doing: str = "closing the file") -> None:
         if self._gave_up:

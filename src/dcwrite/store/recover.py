@@ -5,7 +5,8 @@ output appears complete, and holds only events all of whose features are whole.
 
 Two ways. With a journal: its chunks are moved by their offsets, compressed as they are, and HDF5
 never opens the unfinished file. Without: HDF5 opens the file, if it can, in a child process with a
-time limit, and all chunks are tried.
+time limit, and all chunks are tried. A file that was added to in place has an undo file: if what
+was in it before is not all there, the output is the file as it was before.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from .recover_scan import scan_in_child
 from .recover_stream import recover_stream
 from .recovery_report import RecoveryReport
 from .stream_file import unfinished_of
+from .undo import undo_of
 from .whole_file import refuse_same_file, whole_file
 from .writer import HDF5Writer
 
@@ -45,7 +47,7 @@ def recover(
     ----------
     path_in
         NAME.rtdc.part (or its journal, or NAME.rtdc where these are beside it), or any .rtdc file
-        that was not closed or is damaged. It is only read.
+        that was not closed or is damaged (or its undo file). It is only read.
     path_out
         The recording to write; default: NAME.rtdc, or NAME_recovered.rtdc where that is taken.
         It may be on another disk.
@@ -73,15 +75,20 @@ def recover(
     """
     path_in = Path(path_in)
     unfinished = unfinished_of(path_in)
+    undo = None
+    if unfinished is None and (left := undo_of(path_in)) is not None:
+        path_in, undo = left
     if unfinished is None and not path_in.is_file():
         raise StorageError(2, "expected an unfinished recording or a file, got none", str(path_in))
     target = Path(path_out) if path_out is not None else _default_output(path_in)
-    refuse_same_file(target, [path_in, *(unfinished or ())])
+    refuse_same_file(target, [path_in, *(unfinished or ()), *([] if undo is None else [undo])])
     report = RecoveryReport(path_in, target, "scan" if unfinished is None else "journal")
     size = (path_in if unfinished is None else unfinished[0]).stat().st_size
     with whole_file(target, overwrite=overwrite, expected_bytes=size) as temporary:
         if unfinished is None:
-            scan_in_child(path_in, temporary, report, cut_damaged=cut_damaged, timeout_s=timeout_s)
+            scan_in_child(
+                path_in, temporary, report, undo=undo, cut_damaged=cut_damaged, timeout_s=timeout_s
+            )
         else:
             with content_errors(unfinished[1], "recovering from the journal"):
                 recover_stream(*unfinished, temporary, report, cut_damaged=cut_damaged)

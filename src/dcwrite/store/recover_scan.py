@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import errno
 import math
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from .contained import run_contained
 from .copying import copy_features, copy_metadata
 from .encoder import EncoderPool
 from .hdf5 import chunks_of, datasets_of, own_item
+from .recover_undo import missing_of_before, open_undone
 from .recovery_report import RecoveryReport, copy_basin_groups, note_rows, whole_rows
 from .unclean import UncleanFile
 
@@ -36,7 +37,13 @@ _DISK_CODES: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.E
 
 
 def scan_in_child(
-    path_in: Path, temporary: Path, report: RecoveryReport, *, cut_damaged: bool, timeout_s: float
+    path_in: Path,
+    temporary: Path,
+    report: RecoveryReport,
+    *,
+    undo: Path | None = None,
+    cut_damaged: bool,
+    timeout_s: float,
 ) -> None:
     """Let another process read the file: HDF5 may hang or crash on it.
 
@@ -46,6 +53,9 @@ def scan_in_child(
         File to read, file to write.
     report
         What was found is noted there.
+    undo
+        The file's undo file: if not all that was in the file before can be read, it is taken as
+        it was before.
     cut_damaged
         Whether to leave damaged events out; else the output ends before the first.
     timeout_s
@@ -61,29 +71,70 @@ def scan_in_child(
         The process cannot start.
     """
     try:
-        found: RecoveryReport = run_contained(
-            scan, path_in, temporary, path=path_in, hang_s=timeout_s, cut_damaged=cut_damaged
-        )
+        try:
+            found: RecoveryReport = run_contained(
+                scan, path_in, temporary, undo,
+                path=path_in, hang_s=timeout_s, cut_damaged=cut_damaged,
+            )  # fmt: skip
+        except DamagedFileError as exc:
+            if undo is None:
+                raise
+            temporary.unlink(missing_ok=True)
+            found = run_contained(
+                scan_undone, path_in, temporary, undo,
+                path=path_in, hang_s=timeout_s, cut_damaged=cut_damaged,
+            )  # fmt: skip
+            found.damaged.append(
+                f"what was added since the file was opened is not whole, and was left out: {exc}"
+            )
+            report.way = "undo"
     except StorageError as exc:
         raise StorageError(exc.errno, exc.strerror or "", str(report.path_out)) from exc
     report.n_events, report.n_announced = found.n_events, found.n_announced
     report.damaged, report.notes = found.damaged, found.notes
 
 
-def scan(path_in: Path, temporary: Path, *, cut_damaged: bool) -> RecoveryReport:
+def scan(
+    path_in: Path, temporary: Path, undo: Path | None = None, *, cut_damaged: bool
+) -> RecoveryReport:
     """Copy what can be read; in a process that may crash and hang.
 
     Raises
     ------
     DamagedFileError
-        There are no events that can be read.
+        There are no events that can be read, or what was there before is not all there.
     StorageError
         The disk of the output refuses.
     """
     report = RecoveryReport(path_in, temporary, "scan")
+    with _scan_errors(path_in, temporary), _open_any(path_in, report) as h5:
+        if undo is not None and (missing := missing_of_before(h5, path_in, undo)):
+            raise DamagedFileError("; ".join(missing))
+        _copy_whole_events(h5, temporary, report, cut_damaged)
+    return report
+
+
+def scan_undone(
+    path_in: Path, temporary: Path, undo: Path, *, cut_damaged: bool
+) -> RecoveryReport:
+    """Copy the file as it was before it was added to; in a process that may crash and hang.
+
+    Raises
+    ------
+    DamagedFileError, StorageError
+        As for `scan`.
+    """
+    report = RecoveryReport(path_in, temporary, "undo")
+    with _scan_errors(path_in, temporary), open_undone(path_in, undo) as h5:
+        _copy_whole_events(h5, temporary, report, cut_damaged)
+    return report
+
+
+@contextmanager
+def _scan_errors(path_in: Path, temporary: Path) -> Iterator[None]:
+    """Whatever a torn file leads to is one of our errors."""
     try:
-        with _open_any(path_in, report) as h5:
-            _copy_whole_events(h5, temporary, report, cut_damaged)
+        yield
     except (
         ArithmeticError, AttributeError, DCWriteError, LookupError, MemoryError, OSError,
         RuntimeError, TypeError, ValueError,
@@ -95,7 +146,6 @@ def scan(path_in: Path, temporary: Path, *, cut_damaged: bool) -> RecoveryReport
         raise DamagedFileError(
             f"'{path_in}': nothing could be rescued ({type(exc).__name__}: {str(exc)[:300]})"
         ) from exc
-    return report
 
 
 def _open_any(path: Path, report: RecoveryReport) -> h5py.File:

@@ -31,7 +31,7 @@ class RecoveryReport:
     path_in, path_out
         The files.
     way
-        "journal" or "scan".
+        "journal", "scan", or "undo": the file as it was before it was added to.
     n_events
         Events in the output.
     n_announced

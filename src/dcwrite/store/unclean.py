@@ -33,16 +33,17 @@ class UncleanFile(io.RawIOBase):
 
     Parameters
     ----------
-    path
-        The file.
+    source
+        The file, or one that is open; it is closed with this one.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, source: Path | io.RawIOBase) -> None:
         super().__init__()
-        self._file = path.open("rb", buffering=0)
-        self._file_size = self._size = os.fstat(self._file.fileno()).st_size
+        self._file = source.open("rb", buffering=0) if isinstance(source, Path) else source
+        self._file_size = self._size = self._file.seek(0, os.SEEK_END)
         self._position = 0
-        self._head = bytearray(self._file.read(_SUPERBLOCK_BYTES))
+        self._file.seek(0)
+        self._head = bytearray(self._file.read(_SUPERBLOCK_BYTES) or b"")
         head = self._head
         if (
             len(head) == _SUPERBLOCK_BYTES

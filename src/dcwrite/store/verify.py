@@ -20,10 +20,11 @@ from ..errors import BasinError, DamagedFileError, DCWriteError, WriterDiedError
 from ..format.basin import BASIN_GROUP, FORMATS, Basin
 from ..format.metadata import check_attribute_name
 from .contained import run_contained
-from .encoder import ChunkCodec, EncoderPool
+from .encoder import ChunkCodec, EncoderPool, require_count
 from .hdf5 import chunks_of, open_for_reading, own_item, read_whole
 from .recording import MAX_CHUNK_BYTES, BasinStatus, Recording
 from .stream_file import unfinished_of
+from .undo import undo_of
 
 __all__ = ["Finding", "Report", "verify"]
 
@@ -128,6 +129,7 @@ def verify(
     Report
         Findings instead of exceptions, for any content of the file.
     """
+    require_count("threads", threads)
     report = Report(Path(path))
     if contained:
         return _verify_contained(report, tuple(basin_roots), threads, progress)
@@ -139,6 +141,12 @@ def verify(
             f"an unfinished recording; get a clean one with `dcwrite recover {unfinished[0]}`",
         )
         return report
+    if (left := undo_of(report.path)) is not None:
+        report.add(
+            "/",
+            f"a program was killed while it added to this file; get a whole recording with "
+            f"`dcwrite recover {left[0]}`, or delete '{left[1].name}' if this is the only finding",
+        )
     try:
         with open_for_reading(path) as h5:
             size = report.path.stat().st_size
@@ -156,7 +164,8 @@ def verify(
         RuntimeError, TypeError, ValueError,
     ) as exc:  # fmt: skip
         report.unreadable = True
-        report.add("/", f"cannot be read: {exc}")
+        reason = exc.strerror if isinstance(exc, OSError) else None
+        report.add("/", f"cannot be read: {reason or exc}")
     return report
 
 

@@ -16,12 +16,23 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from ..errors import StorageError, UsageError
 from .hdf5 import storage_errors
 from .space import require_space
 
-__all__ = ["refuse_same_file", "rename_without_replacing", "sync_folder", "whole_file"]
+__all__ = [
+    "TEMPORARY_NAME",
+    "refuse_output",
+    "refuse_same_file",
+    "rename_without_replacing",
+    "sync_folder",
+    "whole_file",
+]
+
+#: Pattern of the names under which files are written.
+TEMPORARY_NAME: Final = r"\..+\.[0-9a-f]{24}\.tmp(\..*)?"
 
 
 def refuse_same_file(path_out: Path, inputs: Iterable[str | os.PathLike[str]]) -> None:
@@ -42,6 +53,35 @@ def refuse_same_file(path_out: Path, inputs: Iterable[str | os.PathLike[str]]) -
                     f"'{path_out}': expected an output that is none of the inputs, got the input "
                     f"'{path}'; choose another name (nothing was changed)"
                 )
+
+
+def refuse_output(path_out: Path, *, overwrite: bool) -> None:
+    """Refuse an output that cannot be written, before any work is done for it.
+
+    Raises
+    ------
+    StorageError
+        It is a folder, is there (also as a link that leads nowhere) and `overwrite` is not set
+        (errno EEXIST), or its folder is not there.
+    """
+    if path_out.is_dir():
+        raise StorageError(
+            errno.EISDIR,
+            "expected a file to write, got a folder; name a file in it",
+            str(path_out),
+        )
+    if os.path.lexists(path_out) and not overwrite:
+        what = "" if path_out.exists() else " as a link that leads nowhere"
+        raise StorageError(
+            errno.EEXIST,
+            f"the output exists already{what}; pass overwrite=True (--overwrite) or choose "
+            f"another name",
+            str(path_out),
+        )
+    if not path_out.parent.is_dir():
+        raise StorageError(
+            errno.ENOENT, "the output's folder does not exist; create it first", str(path_out)
+        )
 
 
 def _scope() -> str:
@@ -115,22 +155,7 @@ def whole_file(
         The output exists and `overwrite` is not set (errno EEXIST), or the disk refuses.
     """
     path_out = Path(path_out)
-    if path_out.is_dir():
-        raise StorageError(
-            errno.EISDIR,
-            "expected a file to write, got a folder; name a file in it",
-            str(path_out),
-        )
-    if path_out.exists() and not overwrite:
-        raise StorageError(
-            errno.EEXIST,
-            "the output exists already; pass overwrite=True (--overwrite) or choose another name",
-            str(path_out),
-        )
-    if not path_out.parent.is_dir():
-        raise StorageError(
-            errno.ENOENT, "the output's folder does not exist; create it first", str(path_out)
-        )
+    refuse_output(path_out, overwrite=overwrite)
     require_space(path_out, expected_bytes)
     remove_stale(path_out)
     token = f"{_scope()}{os.getpid():08x}{secrets.token_hex(4)}"

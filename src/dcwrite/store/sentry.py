@@ -1,0 +1,189 @@
+"""The sentry: a process that goes through a file first, before HDF5 opens it in this one.
+
+Alone here: how that process is kept, and which files have been seen. Invariant: a file on whose
+structure HDF5 hangs or crashes does so there, and is an error of ours here.
+
+HDF5 can do both, on files of the old format, whose metadata have no checksums, after the change of
+one byte; a call into it cannot be interrupted from within the process. The sentry is started with
+the first file, and ends with this process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import h5py
+
+from ..errors import DamagedFileError
+
+__all__ = ["NO_WINDOW", "has_interpreter", "relieve", "require_passable", "sentry_pid"]
+
+#: No call into HDF5 takes so long but one that does not come back.
+HANG_S: float = 60.0
+#: A process that a program with windows starts is not to show one.
+NO_WINDOW: Final = int(getattr(subprocess, "CREATE_NO_WINDOW", 0))
+#: How many files are remembered.
+_MAX_SEEN: Final = 4096
+_SCRIPT: Final = Path(__file__).with_name("sentry_process.py")
+
+Key = tuple[str, int, int, int, int]
+
+_lock = threading.Lock()
+_process: subprocess.Popen[bytes] | None = None
+#: process that started it: a fork must not talk to its parent's
+_owner = 0
+#: what is wrong with each file; None: nothing
+_seen: dict[Key, str | None] = {}
+
+
+def has_interpreter() -> bool:
+    """Whether `sys.executable` is Python, and not a program that has Python in it."""
+    name = Path(sys.executable or "").stem.lower()
+    return name.startswith(("python", "pypy")) and not getattr(sys, "frozen", False)
+
+
+_is_off = not has_interpreter()
+
+
+def require_passable(path: str | os.PathLike[str]) -> None:
+    """Let the sentry go through a file, if it has not yet.
+
+    Parameters
+    ----------
+    path
+        The file. One that this process holds open is not looked at: what is on the disk may not be
+        what HDF5 has of it.
+
+    Raises
+    ------
+    DamagedFileError
+        HDF5 hung or crashed on it.
+    """
+    if _is_off:
+        return
+    name = os.path.realpath(path)
+    try:
+        status = Path(name).stat()
+    except OSError:
+        return  # who opens it says what is wrong
+    key = (name, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    with _lock:
+        if key not in _seen:
+            if _is_open_here(status):
+                return
+            problem = _ask(name)
+            while len(_seen) >= _MAX_SEEN:
+                del _seen[next(iter(_seen))]
+            _seen[key] = problem
+        if _seen[key] is not None:
+            raise DamagedFileError(f"'{os.fspath(path)}': {_seen[key]}")
+
+
+def sentry_pid() -> int | None:
+    """Number of the sentry's process; None: there is none."""
+    return None if _process is None or _owner != os.getpid() else _process.pid
+
+
+def relieve(*, for_ever: bool = False) -> None:
+    """End the sentry's process; it is started again when it is needed.
+
+    Parameters
+    ----------
+    for_ever
+        Whether this process does without from now on, because it may hang itself.
+    """
+    global _process, _is_off  # noqa: PLW0603 - one for this process
+    with _lock:
+        _is_off = _is_off or for_ever
+        process, _process = _process, None
+        if process is not None and _owner == os.getpid():
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> int:
+    with suppress(OSError):
+        process.stdin.close()  # type: ignore[union-attr]
+    process.kill()
+    with suppress(OSError):
+        process.stdout.close()  # type: ignore[union-attr]
+    return process.wait()
+
+
+def _is_open_here(status: os.stat_result) -> bool:
+    for number in h5py.h5f.get_obj_ids(types=h5py.h5f.OBJ_FILE):
+        with suppress(OSError, RuntimeError, ValueError):
+            if os.path.samestat(Path(os.fsdecode(h5py.h5f.get_name(number))).stat(), status):
+                return True
+    return False
+
+
+def _ask(name: str) -> str | None:
+    """What is wrong with a file; None: nothing."""
+    global _process, _owner  # noqa: PLW0603 - one for this process
+    if _process is None or _owner != os.getpid() or _process.poll() is not None:
+        _process, _owner = _start(), os.getpid()
+    if _process is None:
+        return None
+    process = _process
+    try:
+        process.stdin.write(json.dumps([name, HANG_S]).encode() + b"\n")  # type: ignore[union-attr]
+        process.stdin.flush()  # type: ignore[union-attr]
+        if process.stdout.read(1) == b"!":  # type: ignore[union-attr]
+            return None
+    except OSError:
+        pass  # it is gone
+    except BaseException:  # Ctrl-C: the answer that is still to come is no answer to the next
+        _process = None
+        _end(process)
+        raise
+    _process = None
+    exitcode = _end(process)
+    what = (
+        f"does not come back from this file (no sign of life for {HANG_S:.0f} s)"
+        if exitcode == 1
+        else f"crashed on this file (exit code {exitcode}; negative: killed by that signal)"
+    )
+    return f"HDF5 {what}; it is damaged, and nothing can be read"
+
+
+def _start() -> subprocess.Popen[bytes] | None:
+    global _is_off  # noqa: PLW0603 - one for this process
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    try:
+        return subprocess.Popen(  # noqa: S603 - this interpreter, and no shell
+            [sys.executable, "-P", os.fspath(_SCRIPT)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            env=environment, bufsize=0, creationflags=NO_WINDOW,
+        )  # fmt: skip
+    except OSError as exc:
+        _is_off = True
+        logging.getLogger("dcwrite.store").warning(
+            "no process can be started that would look at files first (%s): a file on which HDF5 "
+            "hangs would hang this process",
+            exc,
+        )
+        return None
+
+
+def _forget() -> None:
+    """In a fork: the sentry is the parent's, and another thread may have held the lock."""
+    global _process, _lock
+    _process, _lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+@atexit.register
+def _at_exit() -> None:
+    relieve()
