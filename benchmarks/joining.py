@@ -61,7 +61,8 @@ def joins_and_splits(context: Context) -> Iterator[Row]:
                 at_least=10 if fits else 1.5,
                 limited_by="disk" if fits else "codec of `image`",
             )  # fmt: skip
-        source = _measured(folder / "a.rtdc", events, "03:00:00")
+        n_events = context.size(20_000, 1000)  # so that parts are as large as dclab's own
+        source = _measured(folder / "a.rtdc", recording(n_events), "03:00:00")
         for size, fits in ((n_events // 2, True), (n_events // 2 + 17, False)):
             yield _split_row(context, source, size, peer_split, fits=fits)
     yield from _memory(context)

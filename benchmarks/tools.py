@@ -72,7 +72,9 @@ def write_recording(
         How often the events follow each other.
     """
     with h5py.File(path, "w", libver=("v110", "latest")) as h5:
-        for feat, data in events.items():
+        for feat, given in events.items():
+            # masks as all writers store them
+            data = given.astype("uint8") * 255 if feat == "mask" else given
             chunks = HDF5Writer.get_best_nd_chunks(data.shape[1:], data.dtype)
             dset = h5.create_dataset(
                 f"events/{feat}",
