@@ -7,6 +7,7 @@ The same trials, in smaller numbers, are tests: tests/crash.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -25,6 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 import dcwrite  # noqa: E402
 from tests.crash.harness import Spec, Trial, build_shim, campaign, problems  # noqa: E402
+from tests.crash.small_stream import IN_PLACE  # noqa: E402
 
 FUZZER = ROOT / "tests" / "crash" / "coverage_fuzz.py"
 CODES = ["ENOSPC", "EIO", "EDQUOT", "EFBIG"]
@@ -119,6 +121,11 @@ def kills(torture: Torture) -> None:
     torture.run("kills", "each call, appending", "fail_sweep", spec, modes=["kill"], **options)
     spec = Spec(n_frames=300, live=True)
     torture.run("kills", "each call, live", "fail_sweep", spec, modes=["kill"], **options)
+    for kind, side in itertools.product(IN_PLACE, (50, 330)):
+        spec = Spec(kind=kind, n_frames=140, threshold=40, side=side)
+        chunks = "full chunks" if side == 330 else "chunks not full"
+        torture.run("kills", f"each call, {kind}, {chunks}", "fail_sweep", spec,
+                    modes=["kill", "torn", "kill after"], **options)  # fmt: skip
     torture.run("kills", "recover, at each of its calls", "recover_kills", SMALL,
                 shim=torture.shim, call=20, step=torture.step)  # fmt: skip
 
@@ -138,6 +145,7 @@ def disk(torture: Torture) -> None:
         "stream, traces and contours": Spec(kind="groups", n_frames=60, threshold=20),
         "stream, live": Spec(n_frames=300, live=True),
         "HDF5Writer": Spec(kind="writer", n_frames=300),
+        **{kind: Spec(kind=kind, n_frames=140, threshold=40) for kind in IN_PLACE},
     }
     for name, spec in specs.items():
         for mode in ("once", "from then on", "short"):
@@ -188,6 +196,7 @@ def power(torture: Torture) -> None:
         "live": Spec(n_frames=300, threshold=20, durability="power", live=True),
         "appending": Spec(kind="append", n_frames=300, durability="power"),
         "traces and contours": Spec(kind="groups", n_frames=80, threshold=20, durability="power"),
+        "into an open file": Spec(kind="open", n_frames=140, threshold=40),
     }
     for name, spec in specs.items():
         for what, cuts in (("kill after each call", 0), ("power cut", torture.count(200))):

@@ -249,7 +249,10 @@ def _states(
         for name, data in files.items():
             (state / Path(name).name).write_bytes(data)
         trial = Trial(at, what, error="ended", durable=disk.mark)
-        inspect(spec, state, trial, original=original)
+        if spec.kind in IN_PLACE:
+            inspect_open(spec, state, trial)
+        else:
+            inspect(spec, state, trial, original=original)
         yield asdict(trial)
 
 

@@ -74,8 +74,13 @@ class OpenFile:
             self.events = self._require_events()
         except BaseException:
             if self.owned:
-                self.h5.close()
-            self._end_undo(is_whole=True)
+                descriptor = descriptor_of(self.h5)
+                try:
+                    self.h5.close()
+                except (OSError, RuntimeError):
+                    divert(descriptor)  # the first error is the one to tell
+                    self.failed = True
+            self._end_undo(is_whole=not self.failed)
             raise
 
     def _require_events(self) -> h5py.Group:

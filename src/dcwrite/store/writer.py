@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ClosedError, DataError, UsageError
+from ..errors import ClosedError, DataError, StorageError, UsageError
 from ..format.chunking import best_chunk_shape
 from ..format.compression import Compression, set_default_filter_kwargs
 from ..format.metadata import check_metadata
@@ -122,13 +122,13 @@ class HDF5Writer:
                 raise UsageError("expected `ds_kwds` or `compression`, got both; pass one of them")
             ds_kwds = compression.filter_kwargs()
         self.ds_kwds = set_default_filter_kwargs(ds_kwds)
+        self._pool = EncoderPool(threads)
         self._file = OpenFile(obj, mode)
         self.path = self._file.path
         self._lock = threading.RLock()
         self._stream = stream
         self._event_count = event_count
         self._scalar_attributes = scalar_attributes
-        self._pool = EncoderPool(threads)
         self._policy = LevelPolicy(compression)
         self._store = EventStore(
             self._file,
@@ -189,8 +189,12 @@ class HDF5Writer:
     ) -> None:
         if exc_type is None:
             self.close()
-        else:
+            return
+        try:
             self._close(finish=False)
+        except StorageError:
+            if not isinstance(exc_val, OSError):  # else the disk's first error is the one to tell
+                raise
 
     def close(self) -> None:
         """Write what waits, set the attributes that were asked for, close an owned file.
