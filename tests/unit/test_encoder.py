@@ -10,13 +10,14 @@ from numcodecs.fletcher32 import Fletcher32
 from numcodecs.zstd import Zstd
 
 from dcwrite.store.encoder import (
+    COMPARE_PERIOD,
     MOST_LARGER,
     ChunkCodec,
     EncoderPool,
     usable_cpus,
     zstd_content_size,
 )
-from dcwrite.store.zstd import LEAN_LEVELS, compress, compress_lean
+from dcwrite.store.zstd import LEAN_LEVELS, SMALL_BYTES, compress, compress_lean, compress_small
 
 SIZES = sorted(
     {
@@ -135,3 +136,31 @@ def test_pool_with_threads() -> None:
     pool.close()
     assert usable_cpus() >= 1
     assert EncoderPool().threads == usable_cpus()
+
+
+def test_small_chunks_in_one_call_are_the_same_frames() -> None:
+    rng = np.random.default_rng(3)
+    pieces = [rng.random(n).view(np.uint8) for n in (1, 500, 1000, 2048)]
+    for level in LEAN_LEVELS:
+        frames = compress_small(pieces, level)
+        assert [bytes(frame) for frame in frames] == [compress_lean(p, level) for p in pieces]
+    codec = ChunkCodec(5, fletcher32=True)
+    rows = rng.random(1000)
+    stored = codec.encode(rows)
+    assert codec.small_level(rows.nbytes) == 5
+    assert bytes(codec.finish(compress_small([rows.view(np.uint8)], 5)[0])) == bytes(stored)
+
+
+def test_small_chunks_are_compared_now_and_then() -> None:
+    codec = ChunkCodec(5, fletcher32=False)
+    rows = np.random.default_rng(4).random(1000)
+    assert codec.small_level(rows.nbytes) is None  # the first one is encoded in both ways
+    codec.encode(rows)
+    taken = [codec.small_level(rows.nbytes) for _ in range(COMPARE_PERIOD)]
+    assert taken.count(5) == COMPARE_PERIOD - 1
+    assert codec.small_level(rows.nbytes) is None  # until one was compared
+    codec.encode(rows)
+    assert codec.small_level(rows.nbytes) == 5
+    assert codec.small_level(SMALL_BYTES + 1) is None
+    assert codec.small_level(rows.nbytes, 1) is None
+    assert ChunkCodec(5, fletcher32=False, exact=True).small_level(rows.nbytes) is None

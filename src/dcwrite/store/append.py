@@ -289,19 +289,14 @@ class GrowingDataset:
 
     # -- both -------------------------------------------------------------------------------
 
-    def write_chunk(self, start: int, stored: bytes | memoryview) -> tuple[int, int]:
+    def write_chunk(self, start: int, stored: bytes | memoryview) -> None:
         """Write one encoded chunk that begins at row `start`.
-
-        Returns
-        -------
-        offset, size
-            Where its bytes are in the file.
 
         Raises
         ------
         StorageError
-            The disk refused, or HDF5 reports success but did not index the chunk (it does so when
-            a failed write is tried again: HDF5 1.14.4 and 2.0.0).
+            The disk refused. A chunk must not be written after that: HDF5 1.14.4 and 2.0.0 report
+            success when a failed write is tried again, and do not index the chunk.
         """
         offset = (start, *self._zeros)
         length = self._length
@@ -314,7 +309,6 @@ class GrowingDataset:
                 if length < stop and not replaces:
                     self._extend(stop)
                 self.dset.id.write_direct_chunk(offset, stored)
-                info = self._require_indexed(offset)
                 if start < self.start_events:
                     # the chunk with rows from before has moved, and HDF5 uses its old place again:
                     # until then, and before the file says that there are more rows, what is on
@@ -325,13 +319,20 @@ class GrowingDataset:
             except BaseException:
                 self._shrink_quietly(length)  # no rows without data
                 raise
-        return info.byte_offset, info.size
 
-    def _require_indexed(self, offset: tuple[int, ...]) -> Any:
-        info = self.dset.id.get_chunk_info_by_coord(offset)
-        if info.byte_offset is None:
-            raise OSError(f"the chunk at row {offset[0]} did not enter the index")
-        return info
+    def place_of(self, start: int) -> tuple[int, int]:
+        """Offset in the file and size of the bytes of a chunk that was written.
+
+        Raises
+        ------
+        StorageError
+            It is not in HDF5's index.
+        """
+        with storage_errors(self.path, self._doing):
+            info = self.dset.id.get_chunk_info_by_coord((start, *self._zeros))
+            if info.byte_offset is None:
+                raise OSError(f"the chunk at row {start} did not enter the index")
+        return info.byte_offset, info.size
 
     def padded_tail(self) -> AnyArray | None:
         """Rows of the unfinished chunk, padded, to be encoded for `settle`; None: no rows."""

@@ -21,11 +21,12 @@ import numpy.typing as npt
 from numcodecs.fletcher32 import Fletcher32
 from numcodecs.zstd import Zstd
 
+from ..errors import UsageError
 from ..format.compression import FLETCHER32_FILTER, ZSTD_FILTER
 from .hdf5 import dataset_filters
-from .zstd import LEAN_LEVELS, compress, compress_lean
+from .zstd import LEAN_LEVELS, SMALL_BYTES, compress, compress_lean
 
-__all__ = ["ChunkCodec", "EncoderPool", "usable_cpus", "zstd_content_size"]
+__all__ = ["ChunkCodec", "EncoderPool", "require_count", "usable_cpus", "zstd_content_size"]
 
 #: hdf5plugin's default level when a dataset's filter names none.
 _PLUGIN_DEFAULT_LEVEL: Final = 3
@@ -134,6 +135,33 @@ class ChunkCodec:
             data = self._checksum.encode(data)
         return memoryview(data)
 
+    def small_level(self, nbytes: int, level: int | None = None) -> int | None:
+        """Level for `compress_small`, if a chunk is one for it; it then has to be taken.
+
+        Parameters
+        ----------
+        nbytes
+            Size of the chunk.
+        level
+            As for `encode`.
+
+        Returns
+        -------
+        int or None
+            None: it is not small, or has to be encoded in both ways and compared.
+        """
+        level = self.level if level is None else level
+        if level not in LEAN_LEVELS or nbytes > SMALL_BYTES or self.exact or not self._is_lean:
+            return None
+        if next(self._numbers) % COMPARE_PERIOD == COMPARE_PERIOD - 1:
+            self._is_lean = None  # `encode` will compare
+            return None
+        return level
+
+    def finish(self, frame: Any) -> memoryview:
+        """Bytes of a chunk as they stand in the file, made of its frame."""
+        return memoryview(self._checksum.encode(frame) if self.fletcher32 else frame)
+
     def _compress(self, data: npt.NDArray[np.uint8], level: int) -> bytes:
         if self.exact or level not in LEAN_LEVELS:
             return compress(data, level)
@@ -203,6 +231,22 @@ def zstd_content_size(frame: Any) -> int | None:
     return size + 256 if width == 2 else size
 
 
+def require_count(what: str, value: int | None) -> None:
+    """Refuse what is no number of threads, jobs or the like; None is one that is left open.
+
+    Raises
+    ------
+    UsageError
+        Not an integer, or below 1.
+    """
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise UsageError(
+            f"{what}: expected a whole number from 1, got {value!r}; use 1 for one after another"
+        )
+
+
 class EncoderPool:
     """Threads that encode; one of them means: no threads, in the caller's.
 
@@ -210,10 +254,16 @@ class EncoderPool:
     ----------
     threads
         Number of threads; None: as many as there are usable cores.
+
+    Raises
+    ------
+    UsageError
+        No number of threads.
     """
 
     def __init__(self, threads: int | None = None) -> None:
-        self.threads = usable_cpus() if threads is None else max(1, int(threads))
+        require_count("threads", threads)
+        self.threads = usable_cpus() if threads is None else int(threads)
         self._executor: ThreadPoolExecutor | None = None
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:

@@ -11,15 +11,16 @@ import zlib
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import partial
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 
 from .append import GrowingDataset
 from .buffers import ChunkBuffers
 from .encoder import EncoderPool
 from .load import LevelPolicy
+from .zstd import compress_small
 
 __all__ = ["BUNDLE_BYTES", "ChunkWatcher", "MakeChunk", "WriteBehind"]
 
@@ -34,10 +35,14 @@ MakeChunk = Callable[[int | None], bytes | memoryview]
 
 
 class _Block(NamedTuple):
+    """A chunk: its rows, or who makes its bytes."""
+
     dataset: GrowingDataset
     start: int
-    make: MakeChunk
     level: int | None
+    make: MakeChunk | None
+    rows: npt.NDArray[Any] | None = None
+    gives_back: bool = False
 
 
 class _Task(NamedTuple):
@@ -104,18 +109,10 @@ class WriteBehind:
         StorageError
             An older chunk could not be written.
         """
-        encode: MakeChunk = partial(dataset.encode, rows)
-        if give_back:
-            encode = partial(self._encode_and_give_back, dataset, rows)
-        self.submit_made(dataset, start, encode, rows.nbytes)
-
-    def _encode_and_give_back(
-        self, dataset: GrowingDataset, rows: npt.NDArray[Any], level: int | None
-    ) -> bytes | memoryview:
-        stored = dataset.encode(rows, level)
-        if dataset.codec is not None and not dataset.codec.is_bare:
-            self.buffers.give_back(rows)  # bare rows are what is written, and that is later
-        return stored
+        # bare rows are what is written, and that is later
+        gives_back = give_back and dataset.codec is not None and not dataset.codec.is_bare
+        level = self._level(dataset, rows.nbytes)
+        self._add(_Block(dataset, start, level, None, rows, gives_back), rows.nbytes)
 
     def submit_made(
         self,
@@ -145,12 +142,15 @@ class WriteBehind:
         StorageError
             An older chunk could not be written.
         """
+        level = self._level(dataset, nbytes) if encodes else None
+        self._add(_Block(dataset, start, level, make), nbytes)
+
+    def _level(self, dataset: GrowingDataset, nbytes: int) -> int | None:
+        own_level = None if dataset.codec is None else dataset.codec.level
+        return self.policy.choose((self.in_flight_bytes + nbytes) / self.max_bytes, own_level)
+
+    def _add(self, block: _Block, nbytes: int) -> None:
         self.in_flight_bytes += nbytes
-        level = None
-        if encodes:
-            own_level = None if dataset.codec is None else dataset.codec.level
-            level = self.policy.choose(self.in_flight_bytes / self.max_bytes, own_level)
-        block = _Block(dataset, start, make, level)
         if nbytes >= BUNDLE_BYTES:
             self._start([block], nbytes)
         else:
@@ -210,7 +210,7 @@ class WriteBehind:
             self._bundle, self._bundle_bytes = [], 0
 
     def _start(self, blocks: list[_Block], nbytes: int) -> None:
-        future = self._pool.submit(_make, blocks, self.watcher is not None)
+        future = self._pool.submit(self._make, blocks)
         self._waiting.append(_Task(blocks, nbytes, future))
 
     def _write_ready(self) -> None:
@@ -231,14 +231,46 @@ class WriteBehind:
             return
         self.in_flight_bytes -= task.nbytes
         for block, (stored, checksum) in zip(task.blocks, task.future.result(), strict=True):
-            offset, size = block.dataset.write_chunk(block.start, stored)
+            block.dataset.write_chunk(block.start, stored)
             if self.watcher is not None:
+                offset, size = block.dataset.place_of(block.start)
                 self.watcher(block.dataset, block.start, offset, size, checksum)
 
+    def _make(self, blocks: list[_Block]) -> list[tuple[bytes | memoryview, int]]:
+        """Bytes and checksum of each chunk; on a thread of the pool."""
+        with_checksum = self.watcher is not None
+        frames = _small_frames(blocks) if len(blocks) > 1 else {}
+        made = []
+        for number, block in enumerate(blocks):
+            stored = _bytes_of(block, frames.get(number))
+            if block.gives_back and block.rows is not None:
+                self.buffers.give_back(block.rows)
+            made.append((stored, zlib.crc32(stored) if with_checksum else 0))
+        return made
 
-def _make(blocks: list[_Block], with_checksum: bool) -> list[tuple[bytes | memoryview, int]]:
-    made = []
-    for block in blocks:
-        stored = block.make(block.level)
-        made.append((stored, zlib.crc32(stored) if with_checksum else 0))
-    return made
+
+def _small_frames(blocks: list[_Block]) -> dict[int, Any]:
+    """Frames of those that can be compressed in one call, by their numbers."""
+    by_level: dict[int, list[int]] = {}
+    for number, block in enumerate(blocks):
+        codec, rows = block.dataset.codec, block.rows
+        if codec is not None and rows is not None and rows.dtype == block.dataset.dtype:
+            level = codec.small_level(rows.nbytes, block.level)
+            if level is not None:
+                by_level.setdefault(level, []).append(number)
+    frames: dict[int, Any] = {}
+    for level, numbers in by_level.items():
+        pieces = [blocks[number].rows.reshape(-1).view(np.uint8) for number in numbers]  # type: ignore[union-attr]
+        frames.update(zip(numbers, compress_small(pieces, level), strict=True))
+    return frames
+
+
+def _bytes_of(block: _Block, frame: Any) -> bytes | memoryview:
+    codec = block.dataset.codec
+    if frame is not None and codec is not None:
+        return codec.finish(frame)
+    if block.make is not None:
+        return block.make(block.level)
+    if block.rows is None:
+        raise AssertionError("a chunk has rows, or somebody who makes it")
+    return block.dataset.encode(block.rows, block.level)

@@ -11,17 +11,18 @@ it is told to look for them. `lean` does that (docs/decisions/0011-lean-paramete
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any, Final
 
 import zstandard
 
-__all__ = ["LEAN_LEVELS", "compress", "compress_lean"]
+__all__ = ["LEAN_LEVELS", "SMALL_BYTES", "compress", "compress_lean", "compress_small"]
 
 #: Levels that have lean parameters, and the size of the hash table of each (log2 of entries): as
 #: small as the level's own parameters make images with camera noise, or smaller.
 LEAN_LEVELS: Final = {5: 18, 4: 16, 3: 15, 2: 14}
 #: Up to this size zstd has other parameters for its levels; level 3 is as small as 5 for scalars.
-_SMALL_BYTES: Final = 16 * 1024
+SMALL_BYTES: Final = 16 * 1024
 _SMALL_LEVEL: Final = 3
 
 
@@ -46,10 +47,36 @@ def compress(data: Any, level: int) -> bytes:
     level
         1 to 22.
     """
+    return _own_compressor(level).compress(data)
+
+
+def _own_compressor(level: int) -> zstandard.ZstdCompressor:
     found = _compressors.own.get(level)
     if found is None:
         found = _compressors.own[level] = zstandard.ZstdCompressor(level=level)
-    return found.compress(data)
+    return found
+
+
+def compress_small(pieces: Sequence[Any], level: int) -> list[Any]:
+    """A frame of each of several small pieces, as `compress_lean` makes them, in one call.
+
+    A piece takes 20 us. In calls of their own, each would wait for the interpreter's lock twice.
+
+    Parameters
+    ----------
+    pieces
+        Contiguous bytes, of at most `SMALL_BYTES` each.
+    level
+        One of `LEAN_LEVELS`.
+
+    Returns
+    -------
+    list
+        Objects with the buffer interface.
+    """
+    compressor = _own_compressor(min(level, _SMALL_LEVEL))
+    frames = compressor.multi_compress_to_buffer(list(pieces))
+    return [frames[number] for number in range(len(frames))]
 
 
 def compress_lean(data: Any, level: int) -> bytes:
@@ -62,7 +89,7 @@ def compress_lean(data: Any, level: int) -> bytes:
     level
         One of `LEAN_LEVELS`.
     """
-    if len(data) <= _SMALL_BYTES:
+    if len(data) <= SMALL_BYTES:
         return compress(data, min(level, _SMALL_LEVEL))
     found = _compressors.lean.get(level)
     if found is None:
