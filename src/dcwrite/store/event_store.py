@@ -93,7 +93,7 @@ class EventStore:
         self._ds_kwds = ds_kwds
         self._pool = pool
         self._policy = policy
-        self._behind = WriteBehind(pool, policy)
+        self._behind = WriteBehind(pool, policy, on_stored=file.begin_writeback)
         self._borrow = borrow
         self._summarise = summarise
         self._exact = exact

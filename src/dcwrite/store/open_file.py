@@ -67,6 +67,9 @@ class OpenFile:
         self._undo: Undo | None = None
         self.closed = False
         self.failed = False
+        self._descriptor = descriptor_of(self.h5)
+        #: bytes of the file that the disk was told to begin with
+        self._n_begun = 0 if self._descriptor is None else self._descriptor[1].st_size
         #: whether what HDF5 still has to write goes nowhere
         self._gave_up = False
         try:
@@ -128,6 +131,22 @@ class OpenFile:
         except OSError:
             self.give_up()
             raise
+
+    def begin_writeback(self) -> None:
+        """Let the disk begin with what was written since the last call; it is not waited for.
+
+        Else all of it waits for the sync at the end, or for a memory full of it. May be called by
+        any thread, as long as the file is not closed.
+        """
+        if self._descriptor is None or not hasattr(os, "posix_fadvise"):
+            return
+        with suppress(OSError):
+            number = self._descriptor[0]
+            start, self._n_begun = self._n_begun, os.fstat(number).st_size
+            if start < self._n_begun:
+                # Linux begins to write what is not on the disk yet; it keeps that in its cache
+                length = self._n_begun - start
+                os.posix_fadvise(number, start, length, os.POSIX_FADV_DONTNEED)
 
     def flush_dataset(self, dset: h5py.Dataset) -> None:
         """Write a dataset's buffers now, where an error is seen, and not when it is dropped.
@@ -219,4 +238,5 @@ class OpenFile:
             self.failed = self.closed = True  # HDF5 crashes when it is asked anything of it now
             raise
         self.h5 = open_for_writing(self.path, "r+")
+        self._descriptor = descriptor_of(self.h5)
         self.events = self._require_events()

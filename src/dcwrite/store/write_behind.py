@@ -26,6 +26,8 @@ __all__ = ["BUNDLE_BYTES", "ChunkWatcher", "MakeChunk", "WriteBehind"]
 
 #: Raw bytes of chunks that may wait for the encoder or the disk.
 IN_FLIGHT_BYTES: Final = 64 * 1024**2
+#: Bytes in the file after which the disk is told to begin.
+STORED_BYTES: Final = 8 * 1024**2
 #: Smaller chunks go to the encoder together: a task costs some 20 us, a scalar chunk 30 us.
 BUNDLE_BYTES: Final = 256 * 1024
 
@@ -66,12 +68,21 @@ class WriteBehind:
         Chooses the level of each chunk.
     max_bytes
         Raw bytes that may wait.
+    on_stored
+        Called on a thread of the pool each time that some `STORED_BYTES` more are in the file.
     """
 
     def __init__(
-        self, pool: EncoderPool, policy: LevelPolicy, max_bytes: int = IN_FLIGHT_BYTES
+        self,
+        pool: EncoderPool,
+        policy: LevelPolicy,
+        max_bytes: int = IN_FLIGHT_BYTES,
+        *,
+        on_stored: Callable[[], None] | None = None,
     ) -> None:
         self._pool = pool
+        self._on_stored = on_stored
+        self._n_stored = 0
         self.policy = policy
         #: raw bytes that may wait
         self.max_bytes = max_bytes
@@ -232,9 +243,13 @@ class WriteBehind:
         self.in_flight_bytes -= task.nbytes
         for block, (stored, checksum) in zip(task.blocks, task.future.result(), strict=True):
             block.dataset.write_chunk(block.start, stored)
+            self._n_stored += len(stored)
             if self.watcher is not None:
                 offset, size = block.dataset.place_of(block.start)
                 self.watcher(block.dataset, block.start, offset, size, checksum)
+        if self._n_stored >= STORED_BYTES and self._on_stored is not None:
+            self._n_stored = 0
+            self._pool.submit(self._on_stored)
 
     def _make(self, blocks: list[_Block]) -> list[tuple[bytes | memoryview, int]]:
         """Bytes and checksum of each chunk; on a thread of the pool."""
