@@ -38,6 +38,8 @@ class Parts:
     join_wall_s: float = 0.0
     recode_wall_s: float = 0.0
     recode_cpu_s: float = 0.0
+    recode_alone_s: float = 0.0
+    piece_events: int = 0
     join_cpu_s: float = 0.0
     file_s: float = 0.0
     task_s: float = 0.0
@@ -130,14 +132,16 @@ def report(parts: Parts, whole: list[Whole], sleeps: dict[int, tuple[int, float]
             f"{us * parts.piece_event_s:.0f} us per event |"
         ),
         (
-            f"| join, chunks as stored bytes | {us * parts.join_wall_s:.1f} us per event "
+            f"| join of pieces of {parts.piece_events} events, chunks as stored bytes | "
+            f"{us * parts.join_wall_s:.1f} us per event "
             f"({parts.event_bytes / parts.join_wall_s / 1e6:.0f} MB/s stored; processor time "
             f"{us * parts.join_cpu_s:.1f} us) |"
         ),
         (
-            f"| join, all chunks compressed anew | {us * parts.recode_wall_s:.0f} us per event on "
-            f"{os.cpu_count()} cores (processor time {us * parts.recode_cpu_s:.0f} us): "
-            f"{parts.recode_wall_s / parts.join_wall_s:.0f} times as long, "
+            f"| join, all chunks compressed anew | {us * parts.recode_alone_s:.0f} us per event "
+            f"on one thread: {parts.recode_alone_s / parts.join_wall_s:.0f} times as long; "
+            f"{us * parts.recode_wall_s:.0f} us on {os.cpu_count()} cores: "
+            f"{parts.recode_wall_s / parts.join_wall_s:.0f} times as long; "
             f"{parts.recode_cpu_s / parts.join_cpu_s:.0f} times the processor time |"
         ),
         f"| the bytes of the pieces copied, without HDF5 | {parts.copy_bytes_s / 1e6:.0f} MB/s |",

@@ -48,6 +48,7 @@ from .tools.copy_many import copy_many
 from .tools.join import JoinedInput, JoinSummary, join, virtual_recording
 from .tools.link import LinkSummary, link
 from .tools.plot import PlotSummary, plot
+from .tools.plot_many import plot_many
 from .tools.split import SplitPart, SplitSummary, split, split_many
 from .tools.subset import CopySummary, copy_recording
 
@@ -90,6 +91,7 @@ __all__ = [  # noqa: RUF022 - grouped as users meet them
     "link",
     "LinkSummary",
     "plot",
+    "plot_many",
     "PlotSummary",
     # reading and checking
     "Recording",

@@ -86,7 +86,7 @@ def test_without_matplotlib(tmp_path: Path) -> None:
     ("args", "remedy"),
     [
         (["--out", "old.rtdc"], "'old.rtdc': .*; pass .*--overwrite"),
-        (["--picture", "old.png"], "'old.png': .*; pass --overwrite"),
+        (["--picture", "old.png"], "'old.png': .*; pass .*--overwrite"),
         (["--out", "none/a.rtdc"], "'none/a.rtdc': .* folder does not exist; create it"),
         (["--picture", "none/a.png"], "'none/a.png': .* folder does not exist; create it"),
         (["--out", "a", "--picture", "a"], "one name for both; change one"),

@@ -211,6 +211,8 @@ def test_interrupted(
     assert "Traceback" not in err
     for path in files_in(work):
         assert_whole(path)
+    for path in work.rglob("*"):
+        assert path.is_file() or any(path.iterdir()), f"{path}: an empty folder was left"
     if "the interrupt is sent" in err:
         assert code == 130, err
         assert err.endswith("Interrupted; no unfinished file was left behind.\n")
@@ -233,53 +235,91 @@ def test_completion_of_options_and_files(name: str) -> None:
         assert [item.type for item in shell.get_completions([name], "m")] == ["file"]
 
 
+def _documented(shell: str) -> str:
+    """The line that `dcwrite --help` and the page about completion tell for a shell."""
+    (line,) = re.findall(
+        rf"^ *(\S.*{shell}_source dcwrite.*)$", CliRunner().invoke(main, []).stderr, re.MULTILINE
+    )
+    page = Path(__file__).parents[2] / "docs" / "howto" / "completion.md"
+    assert line in page.read_text(encoding="utf-8")
+    return str(line)
+
+
 @pytest.fixture
-def bash(tmp_path: Path, recording: Path) -> Callable[[str], str]:
-    """Return a function that types a line and the tabulator key into a shell."""
-    pty = pytest.importorskip("pty", reason="needs a pseudo-terminal")
-    program = shutil.which("bash")
+def shell(
+    request: pytest.FixtureRequest, tmp_path: Path, recording: Path
+) -> Callable[[str], list[str]]:
+    """Return a function that types a line and the tabulator key: what the shell makes of it."""
+    name = str(request.param)
+    program = shutil.which(name)
     if program is None:
-        pytest.skip("needs bash")
+        pytest.skip(f"{name} is not installed")
     shutil.copyfile(recording, tmp_path / "measured.rtdc")
     (tmp_path / "bin").mkdir()
     script = tmp_path / "bin" / "dcwrite"
     script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m dcwrite "$@"\n')
     script.chmod(0o755)
-    setup = tmp_path / "setup"
-    setup.write_text(
-        "PS1='ready> '\nbind 'set enable-bracketed-paste off'\n"
-        'eval "$(_DCWRITE_COMPLETE=bash_source dcwrite)"\n'
-    )
+    prompt = "PS1='ready> '\n"
+    setups = {
+        "bash": f"{prompt}bind 'set enable-bracketed-paste off'\n",
+        "zsh": f"{prompt}unsetopt prompt_cr prompt_sp\nbindkey -e\n"
+        "autoload -Uz compinit\ncompinit -u -D\n",
+        "fish": "",
+    }
+    setup = tmp_path / (".zshrc" if name == "zsh" else "setup")
+    setup.write_text(f"{setups[name]}{_documented(name)}\n")
+    env = {
+        **os.environ,
+        "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "INPUTRC": os.devnull,
+        "TERM": "dumb",
+        "ZDOTDIR": str(tmp_path),
+    }
+    if name == "fish":
 
-    def complete(line: str) -> str:
-        ours, theirs = pty.openpty()
-        path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        with subprocess.Popen(
-            [program, "--noprofile", "--rcfile", str(setup), "-i"],
-            stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path, start_new_session=True,
-            env={**os.environ, "PATH": path, "TERM": "dumb", "INPUTRC": os.devnull},
-        ) as process:  # fmt: skip
-            os.close(theirs)
-            try:
-                _read_until(ours, b"ready> ")
-                # the completed line becomes the argument of `echo`, between marks
-                os.write(ours, f"{line}\t]\x01echo [\n".encode())
-                seen = _read_until(ours, b"\nready> ")
-                os.write(ours, b"exit\n")
-                process.wait(TIMEOUT_S)
-            finally:
-                process.kill()
-                os.close(ours)
-        found = re.findall(r"^\[(.*)\]\s*$", seen.decode(), re.MULTILINE)
-        assert found, seen
-        return str(found[-1]).rstrip()
+        def ask(line: str) -> list[str]:
+            done = subprocess.run(
+                [program, "-c", f"source {setup}; complete -C '{line}'"],
+                cwd=tmp_path, env=env, capture_output=True, text=True, check=True,
+                timeout=TIMEOUT_S,
+            )  # fmt: skip
+            start = line.rpartition(" ")[0]
+            return [f"{start} {found.split(chr(9))[0]}" for found in done.stdout.splitlines()]
 
-    return complete
+        return ask
+
+    flags = {"bash": ["--noprofile", "--rcfile", str(setup), "-i"], "zsh": ["-d", "-i"]}[name]
+    return lambda line: [_typed([program, *flags], line, tmp_path, env)]
+
+
+def _typed(command: list[str], line: str, folder: Path, env: dict[str, str]) -> str:
+    """Type a line and the tabulator key into a shell on a terminal; the completed line."""
+    pty = pytest.importorskip("pty", reason="needs a pseudo-terminal")
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder,
+        start_new_session=True, env=env,
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        try:
+            _read_until(ours, b"ready> ")
+            # the completed line becomes the argument of `echo`, between marks
+            os.write(ours, f"{line}\t]'\x01echo '[\n".encode())
+            seen = _read_until(ours, b"\nready> ")
+            os.write(ours, b"exit\n")
+            process.wait(TIMEOUT_S)
+        finally:
+            process.kill()
+            os.close(ours)
+    found = re.findall(r"^\[(.*)\]\s*$", seen.decode(), re.MULTILINE)
+    assert found, seen
+    return str(found[-1]).rstrip()
 
 
 def _read_until(handle: int, end: bytes) -> bytes:
     seen = b""
-    while not seen.replace(b"\r", b"").endswith(end):
+    while not re.sub(rb"\r|\x1b\[[?;\d]*[A-Za-z]", b"", seen).endswith(end):
         part = os.read(handle, 4096)
         assert part, seen
         seen += part
@@ -287,17 +327,16 @@ def _read_until(handle: int, end: bytes) -> bytes:
 
 
 @posix
-@pytest.mark.parametrize(
-    ("typed", "completed"),
-    [
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"], indirect=True)
+def test_completion_in_a_shell(shell: Callable[[str], list[str]]) -> None:
+    for typed, completed in (
         ("dcwrite ver", "dcwrite verify"),
         ("dcwrite verify --js", "dcwrite verify --json"),
         ("dcwrite verify meas", "dcwrite verify measured.rtdc"),
         ("dcwrite plot measured.rtdc --pan", "dcwrite plot measured.rtdc --panels"),
-    ],
-)
-def test_completion_in_bash(bash: Callable[[str], str], typed: str, completed: str) -> None:
-    assert bash(typed) == completed
+        ("dcwrite copy --basins dra", "dcwrite copy --basins drain"),
+    ):
+        assert shell(typed) == [completed]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from dcwrite.cli import main
 from dcwrite.cli.inputs import expand_inputs, input_problem
 
 
@@ -51,11 +54,34 @@ def test_other_endings() -> None:
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        "verify ''",
+        "plot ''",
+        "split -- ''",
+        "copy in.rtdc ''",
+        "copy in.rtdc out.rtdc --index ''",
+        "compress in.rtdc --output=",
+        "join in.rtdc '' --output out.rtdc",
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_an_empty_name_is_not_the_working_folder(line: str) -> None:
+    result = CliRunner().invoke(main, shlex.split(line))
+    assert result.exit_code == 2
+    assert "expected a name, got an empty one; check" in result.stderr
+
+
+@pytest.mark.parametrize(
     ("name", "problem"),
     [
         ("a.rtdc", None),
         ("missing.rtdc", "'missing.rtdc': no such file; check the name"),
         ("z*.rtdc", "'z*.rtdc': no file matches; check the folder and the pattern"),
+        (
+            "https://example.org/a.rtdc",
+            "'https:/example.org/a.rtdc': expected a file, got a URL; download it first",
+        ),
         ("none", "'none': a folder without *.rtdc; name the files, or another folder"),
     ],
 )

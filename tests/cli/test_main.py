@@ -40,10 +40,18 @@ def test_version() -> None:
     assert result.stdout == f"dcwrite, version {package.__version__}\n"
 
 
-def test_unknown_command_names_those_that_exist() -> None:
-    result = CliRunner().invoke(main, ["verfiy"])
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("verfiy", "did you mean verify?"),
+        ("compres", "did you mean compress?"),
+        ("xyz", f"there are {', '.join(COMMANDS)}."),
+    ],
+)
+def test_unknown_command_names_those_that_exist(typed: str, hint: str) -> None:
+    result = CliRunner().invoke(main, [typed])
     assert result.exit_code == 2
-    assert f"No such command 'verfiy'; there are {', '.join(COMMANDS)}." in result.stderr
+    assert f"No such command '{typed}'; {hint}" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -540,6 +540,7 @@ def test_features_of_different_length(tmp_path: Path) -> None:
         ({"features": "fl1_max"}, FeatureNotFoundError, "got 'fl1_max'"),
         ({"y": "image"}, FeatureNotFoundError, "expected a scalar feature, got 'image'"),
         ({"panels": "scatter,pie"}, UsageError, "expected some of scatter, .* got 'pie'"),
+        ({"panels": "histogram"}, UsageError, r"got 'histogram'; did you mean histograms\?"),
         ({"panels": []}, UsageError, "got none"),
         ({"events": 0}, UsageError, "events: expected at least 1, got 0"),
         ({"dpi": 7}, UsageError, "dpi: expected 40 to 1200, got 7"),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dcwrite.cluster import ClusterExecutor, write_recording
+from dcwrite.cluster.executor import run_tasks
 from dcwrite.errors import ClusterError, StorageError, UsageError, WriterDiedError
 
 from .made_up import MadeUp, same_events, write_on_one_machine
@@ -102,9 +107,64 @@ def test_a_range_that_kills_every_worker(tmp_path: Path, local_cluster: Any, cli
         client.run_on_scheduler(allow_failures, 3)
     assert caught.value.failed_ranges == [range(30, 60)]
     assert isinstance(caught.value.__cause__, WriterDiedError)
-    assert "2 workers died while they worked on it" in str(caught.value)
+    assert "2 workers died while they worked on it alone" in str(caught.value)
     shards = sorted((tmp_path / "out.shards").glob("*.rtdc"))
     assert [path.name.split("-")[1] for path in shards] == ["0000000000", "0000000060"]
+
+
+def kill_once(folder: Path, number: int) -> int:
+    """Task number 4 kills its worker, once."""
+    if number == 4:
+        with suppress(FileExistsError):
+            (folder / "killed").touch(exist_ok=False)
+            os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def test_who_was_only_near_is_not_blamed(tmp_path: Path, local_cluster: Any, client: Any) -> None:
+    """Tasks of a worker that died are tried again, alone; Dask blames all that it was given."""
+    scale(local_cluster, client, 2)
+    client.run_on_scheduler(allow_failures, 0)
+    try:
+        executor = ClusterExecutor(client)
+        futures = [executor.submit(kill_once, tmp_path, number) for number in range(9)]
+        assert [future.result(100) for future in futures] == list(range(9))
+    finally:
+        client.run_on_scheduler(allow_failures, 3)
+
+
+def test_the_scheduler_keeps_nothing_that_has_ended(local_cluster: Any, client: Any) -> None:
+    """A result that it keeps is computed again, in vain, if the worker that has it dies."""
+    scale(local_cluster, client, 1)
+    executor = ClusterExecutor(client)
+    gc.collect()
+    gc.disable()  # what is in a circle would stay
+    try:
+        found = list(run_tasks(executor, double, range(20)))
+        assert sorted(found) == [(number, 2 * number) for number in range(20)]
+        del found
+        # what was let go of is on its way
+        deadline = time.monotonic() + 60
+        while (left := client.run_on_scheduler(doubles)) and time.monotonic() < deadline:
+            time.sleep(0.1)  # the scheduler does not tell
+    finally:
+        gc.enable()
+    assert left == []
+
+
+def doubles(dask_scheduler: Any) -> list[str]:
+    return [key for key in dask_scheduler.tasks if "double" in key]
+
+
+def test_what_cannot_be_sent(tmp_path: Path, local_cluster: Any, client: Any) -> None:
+    made_up = partial(with_lock, threading.Lock())
+    with pytest.raises(UsageError, match="process: expected something that can be pickled"):
+        write_recording(tmp_path / "out.rtdc", 9, made_up, client)
+    assert list(tmp_path.iterdir()) == []
+
+
+def with_lock(_lock: Any, frames: range) -> Iterator[Any]:
+    yield from MadeUp()(frames)
 
 
 def allow_failures(number: int, dask_scheduler: Any) -> None:
@@ -142,6 +202,17 @@ def test_an_executor(
     for future in waiting[:-1]:
         future.result(60)
     assert waiting[-1].cancelled()
+
+
+def open_folder(path: Path) -> Any:
+    return os.scandir(path)
+
+
+def test_a_result_that_cannot_be_sent(tmp_path: Path, local_cluster: Any, client: Any) -> None:
+    scale(local_cluster, client, 1)
+    future = ClusterExecutor(client).submit(partial(open_folder), tmp_path)
+    with pytest.raises(UsageError, match="open_folder: expected a result that can be pickled"):
+        future.result(60)
 
 
 def test_a_client_that_does_not_wait(local_cluster: Any) -> None:

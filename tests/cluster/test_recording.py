@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +20,7 @@ from hypothesis import strategies as st
 
 from dcwrite import Compression, DCWriteError, HDF5Writer, Recording
 from dcwrite.cluster import write_recording
+from dcwrite.cluster.run import Run, Settings
 from dcwrite.errors import (
     ClusterError,
     EventError,
@@ -26,6 +30,7 @@ from dcwrite.errors import (
     UsageError,
 )
 
+from .conftest import ROOT
 from .executors import Shuffled
 from .made_up import MadeUp, same_events, write_on_one_machine
 
@@ -181,6 +186,13 @@ def test_dtypes_are_those_of_the_first_events(tmp_path: Path) -> None:
                 tmp_path / "no.rtdc", 40, partial(changing_dtypes, 1e-9), executor,
                 frames_per_range=10,
             )  # fmt: skip
+        with pytest.raises(
+            EventError, match=r"frames 20 to 29: .* frames 0 to 9, got 'area_um' float64 and not"
+        ):
+            write_recording(
+                tmp_path / "refers.rtdc", 40, partial(changing_dtypes, 0.0), executor,
+                frames_per_range=10, virtual=True,
+            )  # fmt: skip
 
 
 def changing_dtypes(added: float, frames: range) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -218,6 +230,8 @@ def bad(kind: str, frames: range) -> Any:
         return [(frame, {"deform": np.ones(2), "area_um": np.ones(3)}) for frame in frames]
     if kind == "raises at the end":
         return raising(items)
+    if kind == "ends the program":
+        sys.exit(3)
     return 7
 
 
@@ -239,6 +253,7 @@ def raising(items: list[Any]) -> Iterator[Any]:
         ("reserved", EventError, r"frame 20: expected features without \['nevents'\]"),
         ("lengths", EventError, r"frame 20, feature 'area_um': expected 2 events"),
         ("raises at the end", KeyError, r"the very last moment"),
+        ("ends the program", UsageError, r"to return or to raise an error, got SystemExit \(3\)"),
         ("no list", EventError, r"frames 20 to 29: expected process\(frames\) to give"),
     ],
 )
@@ -464,6 +479,53 @@ def test_a_worker_that_was_thought_lost_is_faster(tmp_path: Path) -> None:
     assert names(tmp_path) == ["out.rtdc"]
 
 
+def test_a_worker_that_goes_on_after_the_run_is_over(tmp_path: Path) -> None:
+    """It was thought lost; it adds nothing to a folder that others use, too."""
+    from dcwrite.cluster.shard import write_shard
+
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    (folder / "notes.txt").touch()
+    late = Inline()
+
+    def goes_on(frames: range) -> Iterator[Any]:
+        yield from MadeUp()(frames)
+        (folder / "run.json").unlink()  # as the program does first when it has the recording
+
+    executor = Inline()
+    with pytest.raises(ClusterError, match="expected the folder of the shards on every worker"):
+        write_recording(
+            tmp_path / "out.rtdc", 10, goes_on, executor, frames_per_range=10, shards_dir=folder
+        )
+    with pytest.raises(StorageError, match="expected the folder of the shards"):
+        late.submit(write_shard, executor.tasks[0]).result()
+    assert names(folder) == ["notes.txt"]
+
+
+def test_a_file_that_comes_while_others_are_removed(tmp_path: Path) -> None:
+    fail(tmp_path)
+    folder = tmp_path / "out.shards"
+    run = read_run(folder)
+    first = next(folder.glob("frames-*.rtdc"))
+
+    class Late(type(folder)):  # type: ignore[misc]
+        """A folder into which a worker puts a file after it was listed."""
+
+        def iterdir(self) -> Iterator[Path]:
+            found = list(super().iterdir())
+            if any(path.suffix == ".rtdc" for path in found):
+                first.with_name(f".{first.name}.0badcafe.tmp").touch()
+            return iter(found)
+
+    replace(run, folder=Late(folder)).forget_files()
+    assert names(tmp_path) == []
+
+
+def read_run(folder: Path) -> Run:
+    content = json.loads((folder / "run.json").read_text())
+    return Run(folder, content["run"], Settings(**content["settings"]))
+
+
 # -- refused before any work ------------------------------------------------------------------
 
 
@@ -531,6 +593,40 @@ def test_a_full_disk_leaves_the_shards(tmp_path: Path) -> None:
         assert names(tmp_path) == ["out.shards"]
         summary = write_recording(tmp_path / "out.rtdc", 30, made_up, executor, identity="made up")
     assert summary.n_resumed == 3
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    """On a worker; by the limit of the size of a file, in a process of its own."""
+    code = (
+        "import resource, signal, sys\n"
+        "from dcwrite.cluster import write_recording\n"
+        "from dcwrite.errors import ClusterError\n"
+        "from tests.cluster.made_up import MadeUp\n"
+        "from tests.cluster.test_recording import Inline\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "try:\n"
+        "    write_recording(sys.argv[1], 400, MadeUp(), Inline())\n"
+        "except ClusterError as exc:\n"
+        "    print(exc)"
+    )
+    pytest.importorskip("resource", reason="limits of Unix")
+    found = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "out.rtdc"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert "4 of 4 ranges" in found.stdout, found.stderr
+    assert found.stdout.count("StorageError: [Errno 27]") == 4
+    assert names(tmp_path / "out.shards") == ["run.json"]
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # not even by root, who may write everywhere
+    monkeypatch.setattr("os.access", lambda path, _mode: Path(path) != tmp_path)
+    with pytest.raises(StorageError, match="expected a folder that can be written"):
+        write_recording(tmp_path / "out.rtdc", 9, MadeUp(), Inline())
+    assert names(tmp_path) == []
 
 
 def no_space(_writer: HDF5Writer) -> None:

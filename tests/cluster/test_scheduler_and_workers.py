@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 
+from dcwrite import HDF5Writer, Recording
 from dcwrite.cli import main
 from dcwrite.cluster import connected, write_recording
 from dcwrite.errors import ClusterError
@@ -105,6 +107,8 @@ def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, li
 def test_commands_that_look(
     files: list[str], scheduler_file: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
+    write_with_basin(Path("refers.rtdc"), "a.rtdc")
+    files = [*files, "refers.rtdc"]
     here = run(capsys, command, *files)
     there = run(capsys, command, *files, "--scheduler", scheduler_file)
     assert (there[0], there[1]) == (here[0], here[1])
@@ -116,6 +120,12 @@ def test_commands_that_look(
     assert run(capsys, command, "--json", "a.rtdc", "--scheduler", address) == run(
         capsys, command, "--json", "a.rtdc"
     )
+
+
+def write_with_basin(path: Path, origin: str) -> None:
+    with HDF5Writer(path, "x") as writer, Recording(origin) as recording:
+        writer.store_feature_chunk("deform", np.ones(len(recording)))
+        writer.store_basin("origin", [origin])
 
 
 def table(text: str) -> list[tuple[str, str]]:
@@ -168,7 +178,31 @@ def test_an_interrupted_command(tmp_path: Path) -> None:
     running.wait_for("^compressing: 0 B of")
     running.interrupt(signal.SIGINT)
     assert running.finish() == (130, "\nInterrupted; no unfinished file was left behind.\n")
-    assert [path for path in (tmp_path / "out").iterdir() if path.name.endswith(".tmp")] == []
+    assert list(tmp_path.rglob("*.tmp")) == []
+
+
+def test_a_scheduler_that_dies(tmp_path: Path) -> None:
+    if importlib.util.find_spec("distributed") is None:
+        pytest.skip("distributed is not installed (extra `cluster`)")
+    path = tmp_path / "scheduler.json"
+    program = start(
+        "scheduler", *LOOPBACK, "--port", 0, "--dashboard-address", "127.0.0.1:0",
+        "--scheduler-file", path, folder=tmp_path,
+    )  # fmt: skip
+    try:
+        while not path.exists():
+            time.sleep(0.1)  # it is another program that writes it
+        with connected(scheduler=str(path)) as executor:
+            future = executor.submit(len, "abc")  # there are no workers
+            assert executor.n_workers == 0
+            os.killpg(program.pid, signal.SIGKILL)
+            with pytest.raises(ClusterError, match="connection to the Dask scheduler was lost"):
+                future.result(60)
+            assert executor.n_workers == 0  # nobody is asked any more
+    finally:
+        if program.poll() is None:
+            os.killpg(program.pid, signal.SIGKILL)
+        program.wait()
 
 
 def test_nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

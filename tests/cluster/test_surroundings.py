@@ -198,12 +198,53 @@ def all_functions() -> dict[str, Any]:
         "method 2": Holder(4).method,
         "builtin": len,
         "class": dict,
+        "refers": refers,
+        **{f"lambda {n}": f for n, f in enumerate([lambda frames: 1, lambda frames: frames])},
     }
+
+
+def refers(frames: range) -> Any:
+    return [helper(frame) for frame in frames]
+
+
+def helper(frame: int) -> Any:
+    return (frame, LIMITS) if frame else refers(range(frame))
+
+
+LIMITS = {"area": (10.0, 20.0), "names": {"a", "b"}, "where": Path("here")}
 
 
 def test_fingerprints_differ() -> None:
     found = {name: fingerprint(function) for name, function in all_functions().items()}
     assert len(set(found.values())) == len(found)
+
+
+def test_fingerprints_see_what_a_module_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    was = fingerprint(refers)
+    monkeypatch.setattr(sys.modules[__name__], "LIMITS", {**LIMITS, "area": (10.0, 21.0)})
+    limits = fingerprint(refers)
+    monkeypatch.setattr(sys.modules[__name__], "helper", other)
+    assert len({was, limits, fingerprint(refers)}) == 3
+
+
+def test_fingerprints_of_functions_without_a_source() -> None:
+    def made(constant: int, place: int) -> Any:
+        names = {"__name__": "typed", "CONSTANT": constant}
+        exec(f"def process(frames):\n    return [(f + {place}, CONSTANT) for f in frames]", names)
+        return names["process"]
+
+    assert fingerprint(made(1, 2)) == fingerprint(made(1, 2))
+    assert len({fingerprint(made(*numbers)) for numbers in [(1, 2), (1, 3), (2, 2)]}) == 3
+
+
+def test_fingerprints_do_not_read_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = np.memmap(tmp_path / "large", np.uint8, "w+", shape=(7,))
+    monkeypatch.setattr(sys.modules[__name__], "LIMITS", data)
+    was = fingerprint(refers)
+    data[:] = 1
+    assert fingerprint(refers) == was
+    monkeypatch.setattr(sys.modules[__name__], "LIMITS", data.copy().view(np.ndarray))
+    assert fingerprint(refers) != was
 
 
 def test_fingerprints_are_the_same_in_other_processes() -> None:

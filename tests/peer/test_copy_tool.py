@@ -109,6 +109,26 @@ def test_a_copy_of_everything(source: Path, tmp_path: Path) -> None:
         assert ds.get_measurement_identifier() == expected.get_measurement_identifier()
 
 
+def test_groups_that_nobody_knows(source: Path, tmp_path: Path) -> None:
+    """They are kept by copy and split, and dclab's check finds no more than in the source."""
+    with h5py.File(source, "a") as h5:
+        h5["calibration/curve"] = np.arange(10.0)
+        h5["calibration"].attrs["by"] = "a machine"
+        h5["single"] = 7
+        n_events = h5.attrs["experiment:event count"]
+    out = tmp_path / "out.rtdc"
+    dcwrite.copy_recording(source, out, **options_for(source))
+    paths = [out]
+    if n_events and not is_inconsistent(source):
+        paths += [part.path for part in dcwrite.split(source, tmp_path / "parts", events=6).parts]
+    for path in paths:
+        with h5py.File(path) as h5:
+            assert np.array_equal(h5["calibration/curve"], np.arange(10.0))
+            assert h5["calibration"].attrs["by"] == "a machine"
+            assert h5["single"][()] == 7
+        assert problems(path) <= problems(source)
+
+
 @pytest.mark.parametrize(
     ("selection", "basins"),
     [
@@ -134,7 +154,7 @@ def test_some_events(source: Path, tmp_path: Path, selection: dict[str, Any], ba
             rows = rows[::-1]
     options = {**options_for(source), **selection, "basins": basins}
     if not n_events and "index" in selection:
-        with pytest.raises(dcwrite.DataError, match="expected events below 0"):
+        with pytest.raises(dcwrite.DataError, match="the recording has 0 events"):
             dcwrite.copy_recording(source, out, **options)
         return
     summary = dcwrite.copy_recording(source, out, **options)

@@ -16,7 +16,17 @@ import numpy.typing as npt
 
 from dcwrite import HDF5Writer
 
-__all__ = ["basin_texts", "contents", "image", "make_recording", "opened", "put_basin", "tree"]
+__all__ = [
+    "assert_unknown",
+    "basin_texts",
+    "contents",
+    "image",
+    "make_recording",
+    "opened",
+    "put_basin",
+    "put_unknown",
+    "tree",
+]
 
 AnyArray = npt.NDArray[Any]
 
@@ -106,3 +116,32 @@ def put_basin(h5: h5py.File, data: dict[str, Any]) -> str:
     key = _key(text, dclab="perishable" in data)
     h5.create_dataset(f"basins/{key}", data=np.array(text.encode().split(b"\n")))
     return key
+
+
+def put_unknown(path: Path) -> None:
+    """Add to a recording what none has: groups, datasets, links in the root."""
+    with h5py.File(path, "a") as h5:
+        curve = h5.create_dataset("calibration/deep/curve", data=np.arange(300.0).reshape(100, 3),
+                                  chunks=(10, 3), compression="gzip")  # fmt: skip
+        curve.attrs["unit"] = "µm"
+        h5["calibration"].attrs["by"] = np.bytes_("a machine")
+        h5["calibration/again"] = h5py.SoftLink("/calibration/deep/curve")
+        h5["alias"] = h5py.SoftLink("/events/deform")
+        h5["single"] = 7
+        h5.create_group("empty")
+
+
+def assert_unknown(path: Path) -> None:
+    """A file has all that `put_unknown` adds."""
+    with h5py.File(path) as h5:
+        assert {"alias", "calibration", "empty", "single"} <= set(h5)
+        np.testing.assert_array_equal(
+            h5["calibration/deep/curve"][:], np.arange(300.0).reshape(100, 3)
+        )
+        assert h5["calibration/deep/curve"].chunks == (10, 3)
+        assert h5["calibration/deep/curve"].attrs["unit"] == "µm"
+        assert h5["calibration"].attrs["by"] == b"a machine"
+        assert h5["calibration"].get("again", getlink=True).path == "/calibration/deep/curve"
+        assert h5.get("alias", getlink=True).path == "/events/deform"
+        assert h5["single"][()] == 7
+        assert len(h5["empty"]) == 0

@@ -30,7 +30,14 @@ from dcwrite.tools.compare import compare
 from dcwrite.tools.progress import Progress
 from dcwrite.tools.selection import select_events
 
-from .files import basin_texts, image, make_recording, put_basin
+from .files import (
+    assert_unknown,
+    basin_texts,
+    image,
+    make_recording,
+    put_basin,
+    put_unknown,
+)
 
 N_EVENTS = 25
 OWN = ("area_um", "contour", "deform", "frame", "image", "mask", "trace")
@@ -198,28 +205,38 @@ def write(path: Path, content: Any) -> Path:
     ("name", "content", "message"),
     [
         ("a.txt", "3\nx\n", r"a\.txt', line 2: expected the number of an event, got 'x'"),
-        ("a.txt", "25", "expected events below 25 .* got 25"),
-        ("a.txt", "-1", "expected events counted from 0, got -1"),
-        ("a.txt", "1.5", r"expected numbers of events, got .*1\.5"),
-        ("a.txt", "nan", "expected numbers of events"),
-        ("a.txt", "1e300", "expected numbers of events"),
-        ("a.txt", b"\xff\xfe1\x00", "expected a text with one event per line"),
-        ("a.csv", "index,deform\n1,0.5\n", r"a column 'event' \(counted from 0\)"),
+        ("a.txt", "", "at least one event, got none"),
+        ("a.txt", "1 2\n# 3\n4 25 6", r"a\.txt', line 3: .* from 0 to 24 .* got 25; leave it out"),
+        ("a.txt", "1\n-1", "line 2: .* from 0 to 24 .*, got -1"),
+        ("a.txt", "1 2 x", "line 1: .*, got '1 2 x'; leave the line out"),
+        ("a.txt", "0\n1.5", r"line 2: .* a whole number from 0, got 1\.5"),
+        ("a.txt", "nan", "line 1: .*got nan"),
+        ("a.txt", "1e300", r"line 1: .*got 1e\+300"),
+        ("a.txt", b"\xff\xfe1\x00", "expected a text .* got something else; check the name"),
+        ("a.csv", "index,deform\n1,0.5\n", "line 1: .* 'event' .* got 'index,deform'; name the"),
         ("a.csv", "event\n\n3\nx\n", "line 4"),
-        ("a.npy", np.array([[1]]), "one array of shape"),
+        ("a.csv", "deform,event\n0.5,3\n0.5\n", "line 3: .* got '0.5'"),
+        ("a.csv", "deform,event\n0.5,3\n0.5,99\n", "line 3: .* got 99"),
+        ("a.npy", np.array([3, 25]), "position 1: .* got 25"),
+        ("a.npy", np.array([3, 1.5]), r"position 1: .* got 1\.5"),
+        ("a.npy", np.array([[1]]), r"got one of shape \(1, 1\); write it with `numpy.save\("),
         ("a.npy", np.array([True]), "one truth value for each of the 25 events"),
-        ("a.npy", np.array([1, None]), "expected an array of numbers"),
-        ("a.npy", b"no array", "expected an array of numbers"),
+        ("a.npy", np.array([1, None]), "got one of Python objects"),
+        ("a.npy", np.array(["1"]), "got one of <U1"),
+        ("a.npy", b"no array", "got something else"),
+        ("a.npy", b"\x93NUMPY\x01\x00v\x00{'descr': '<i8', 'for", "something else, or the first"),
         ("a.npy", b"\x93NUMPY\x01\x00v\x00{'descr': '<i8', 'fortran_order': False, "
-                  b"'shape': (99999999999999,), }" + b" " * 42 + b"\n", "array of numbers"),
+                  b"'shape': (99999999999999,), }" + b" " * 49 + b"\n", "got 2 bytes of 79"),
     ],
 )  # fmt: skip
 def test_files_that_hold_no_numbers(
     source: Path, out: Path, tmp_path: Path, name: str, content: Any, message: str
 ) -> None:
     path = write(tmp_path / name, content)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=message) as caught:
         copy_recording(source, out, index=path)
+    assert "np." not in str(caught.value)  # neither types nor advice of another library
+    assert "allow_pickle" not in str(caught.value)
     assert not out.exists()
 
 
@@ -339,6 +356,14 @@ def test_the_index_counts_from_one_again(source: Path, out: Path) -> None:
         assert recording["index"][:].tolist() == [1, 2, 3]
         assert recording["index"].dtype == np.uint32
         assert recording["index_online"][:].tolist() == [55, 56, 57]
+
+
+@pytest.mark.parametrize("events", [None, "::3"])
+def test_what_is_not_known_is_kept(source: Path, out: Path, events: str | None) -> None:
+    put_unknown(source)
+    copy_recording(source, out, events=events, exclude="contour")
+    assert_unknown(out)
+    assert verify(out).findings == []
 
 
 def test_an_inconsistent_recording(source: Path, out: Path) -> None:

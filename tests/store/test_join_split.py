@@ -25,6 +25,7 @@ from dcwrite import (
     UsageError,
     join,
     split,
+    split_many,
     verify,
     virtual_recording,
 )
@@ -32,7 +33,7 @@ from dcwrite.store.virtual import Piece, store_virtual_dataset
 from dcwrite.tools.compare import compare
 from dcwrite.tools.progress import Progress
 
-from .files import image, make_recording
+from .files import assert_unknown, image, make_recording, put_unknown
 
 
 def recording(path: Path, n_events: int = 25, start: str = "03:04:05", **more: Any) -> Path:
@@ -683,6 +684,123 @@ def test_an_interrupted_split_leaves_nothing(tmp_path: Path, part: float) -> Non
     with pytest.raises(KeyboardInterrupt):
         split(source, events=10, overwrite=True, progress=stop_at("splitting", part))
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("n_inputs", [1, 2])
+def test_an_interrupted_split_leaves_no_new_folder(tmp_path: Path, n_inputs: int) -> None:
+    sources = [recording(tmp_path / f"{name}.rtdc") for name in "ab"[:n_inputs]]
+    (tmp_path / "old").mkdir()
+    for folder in ("old", "old/new", "new/deep/er"):
+        with pytest.raises(KeyboardInterrupt):
+            split_many(sources, tmp_path / folder, progress=stop_at("splitting", 0.5))
+        with pytest.raises(KeyboardInterrupt):
+            split(sources[0], tmp_path / folder, progress=stop_at("splitting", 0.5))
+        assert [path.name for path in tmp_path.rglob("*") if path.is_dir()] == ["old"], folder
+    assert split(sources[0], tmp_path / "new" / "deep").parts[0].path.exists()
+
+
+def test_a_folder_with_other_files_stays(tmp_path: Path) -> None:
+    """Somebody puts a file into the new folder before the split is interrupted."""
+    source = recording(tmp_path / "in.rtdc")
+
+    def put(progress: Progress) -> None:
+        if progress.current:
+            (tmp_path / "new" / "mine.txt").write_text("mine")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        split(source, tmp_path / "new", progress=put)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("name", ["file", "file/new", "nowhere", "nowhere/new"])
+def test_a_folder_that_cannot_be_made(tmp_path: Path, name: str) -> None:
+    source = recording(tmp_path / "in.rtdc")
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "none")
+    with pytest.raises(StorageError, match="expected a folder for the outputs, got something"):
+        split(source, tmp_path / name)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_what_is_not_known_is_in_each_part(tmp_path: Path) -> None:
+    source = recording(tmp_path / "in.rtdc")
+    put_unknown(source)
+    for part in split(source, events=10).parts:
+        assert_unknown(part.path)
+        assert verify(part.path).findings == []
+
+
+def test_what_is_not_known_is_said_when_it_is_left_out(tmp_path: Path) -> None:
+    inputs = [recording(tmp_path / f"{n}.rtdc", start=f"0{n}:00:00") for n in (1, 2)]
+    put_unknown(inputs[1])
+    summary = join(inputs, tmp_path / "out.rtdc")
+    (line,) = summary.omitted
+    assert line.startswith(
+        "'2.rtdc': 'alias', 'calibration', 'empty', 'single' beside the events are not known"
+    )
+    with Recording(tmp_path / "out.rtdc") as joined:
+        assert "'calibration'" in "".join(joined.logs["dcwrite-join-notes"])
+        assert set(joined.h5) == {"events", "logs", "tables"}
+
+
+# -- the file beside a joined recording ---------------------------------------------------------
+
+
+@pytest.fixture
+def joined_virtual(tmp_path: Path) -> list[Path]:
+    """Inputs of "out.rtdc" and "out.virtual.h5" in the folder of the test."""
+    inputs = [recording(tmp_path / f"{n}.rtdc", start=f"0{n}:00:00") for n in (1, 2)]
+    assert join(inputs, tmp_path / "out.rtdc", virtual=True).path_virtual is not None
+    return inputs
+
+
+def test_the_virtual_file_of_the_old_output_goes(tmp_path: Path, joined_virtual: Any) -> None:
+    summary = join(joined_virtual, tmp_path / "out.rtdc", overwrite=True)
+    assert summary.path_virtual is None
+    assert not (tmp_path / "out.virtual.h5").exists()
+    assert_joined(tmp_path / "out.rtdc", joined_virtual, changed=COUNTERS)
+
+
+@pytest.mark.parametrize("part", [0.01, 1.0])
+def test_the_virtual_file_stays_with_the_old_output(
+    tmp_path: Path, joined_virtual: Any, part: float
+) -> None:
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(KeyboardInterrupt):
+        join(joined_virtual, tmp_path / "out.rtdc", overwrite=True,
+             progress=stop_at("joining", part))  # fmt: skip
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_file_of_that_name_that_is_not_ours_stays(tmp_path: Path, joined_virtual: Any) -> None:
+    (tmp_path / "out.rtdc").unlink()
+    join(joined_virtual, tmp_path / "out.rtdc")
+    (tmp_path / "out.virtual.h5").write_text("mine")
+    join(joined_virtual, tmp_path / "out.rtdc", overwrite=True)
+    assert (tmp_path / "out.virtual.h5").read_text() == "mine"
+
+
+def test_a_virtual_file_that_an_input_refers_to_stays(tmp_path: Path, joined_virtual: Any) -> None:
+    shutil.copyfile(tmp_path / "out.rtdc", tmp_path / "copy.rtdc")
+    third = recording(tmp_path / "3.rtdc", start="03:00:00")
+    inputs = [tmp_path / "copy.rtdc", third]
+    join(inputs, tmp_path / "out.rtdc", overwrite=True)
+    for path in (tmp_path / "copy.rtdc", tmp_path / "out.rtdc"):
+        assert verify(path).findings == []
+    assert_joined(tmp_path / "out.rtdc", [*joined_virtual, third], changed=COUNTERS)
+
+
+def test_a_virtual_file_does_not_replace_what_an_input_refers_to(tmp_path: Path) -> None:
+    inputs = [recording(tmp_path / f"{n}.rtdc", start=f"0{n}:00:00") for n in (1, 2)]
+    origin = recording(tmp_path / "out.virtual.h5", userdef1=np.arange(25.0))
+    before = origin.read_bytes()
+    for path in inputs:
+        with HDF5Writer(path) as writer:
+            writer.store_basin("origin", paths=[origin.name], features=["userdef1"])
+    with pytest.raises(UsageError, match=r"out\.virtual\.h5': .* leads to"):
+        join(inputs, tmp_path / "out.rtdc", overwrite=True, virtual=True)
+    assert origin.read_bytes() == before
 
 
 def test_all_parts_or_none(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from dcwrite import (
     RecordingError,
     StorageError,
     UsageError,
+    copy_recording,
     link,
     verify,
 )
@@ -158,9 +159,10 @@ def test_some_features_of_basins_of_basins(raw: Path, tmp_path: Path, out: Path)
     ("options", "error", "message"),
     [
         ({"features": "imag"}, FeatureNotFoundError, "did you mean image"),
+        ({"features": "none"}, FeatureNotFoundError, r"got 'none'; (?!did you mean none)"),
         ({"features": "basinmap0"}, DataError, "mapping of a basin"),
-        ({"mapping": [N_EVENTS]}, DataError, "expected events below 12"),
-        ({"mapping": [-1]}, DataError, "counted from 0"),
+        ({"mapping": [N_EVENTS]}, DataError, "from 0 to 11 .*, got 12; leave it out"),
+        ({"mapping": [-1]}, DataError, "from 0 to 11 .*, got -1"),
     ],
 )
 def test_options_that_do_not_fit(
@@ -168,6 +170,16 @@ def test_options_that_do_not_fit(
 ) -> None:
     with pytest.raises(error, match=message):
         link(out, [raw], **options)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("url", ["http://example.org/a.rtdc", "s3://bucket/a.rtdc"])
+def test_a_server_is_no_input(raw: Path, out: Path, url: str) -> None:
+    for name in (url, Path(url)):
+        with pytest.raises(UsageError, match=r"got a URL; download it .*store_basin\(urls="):
+            link(out, [raw, name])
+    with pytest.raises(StorageError, match="got a URL; download it first"):
+        copy_recording(url, out)
     assert not out.exists()
 
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import collections
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import dcwrite
+from dcwrite import ChunkWriter, StorageError
 from dcwrite.store.whole_file import whole_file
+from dcwrite.tools.progress import Progress
+
+from .files import make_recording
 
 _KILLED = """
 import os, signal, sys
@@ -45,3 +54,51 @@ def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
         out.unlink()
     assert out.read_bytes() == b"whole"
     assert sorted(item.name for item in tmp_path.iterdir()) == sorted([*others, "out.rtdc"])
+
+
+def refuse(progress: Progress) -> None:
+    """What is called when some work was done."""
+    assert not progress.current, progress
+
+
+TOOLS: dict[str, Callable[[Path, Path], object]] = {
+    "compress": lambda path, out: dcwrite.compress(path, out, progress=refuse),
+    "copy": lambda path, out: dcwrite.copy_recording(path, out, progress=refuse),
+    "join": lambda path, out: dcwrite.join([path, path], out, progress=refuse),
+    "link": lambda path, out: dcwrite.link(out, [path]),
+    "plot": lambda path, out: dcwrite.plot(path, out, progress=refuse),
+    "recover": dcwrite.recover,
+    "split": lambda path, out: dcwrite.split(path, out.parent / "parts", progress=refuse),
+}
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_a_link_that_leads_nowhere_is_found_before_the_work(tmp_path: Path, name: str) -> None:
+    path = make_recording(tmp_path / "in.rtdc")
+    out = tmp_path / ("out.png" if name == "plot" else "out.rtdc")
+    (tmp_path / "parts").mkdir()
+    for link in (out, tmp_path / "parts" / "in_0001.rtdc"):
+        link.symlink_to(tmp_path / "nowhere.rtdc")
+    with pytest.raises(StorageError, match=r"exists? already .*overwrite=True"):
+        TOOLS[name](path, out)
+    assert out.is_symlink()
+    assert not (tmp_path / "nowhere.rtdc").exists()
+
+
+def test_a_link_that_leads_nowhere_may_be_replaced(tmp_path: Path) -> None:
+    path, out = make_recording(tmp_path / "in.rtdc"), tmp_path / "out.rtdc"
+    out.symlink_to(tmp_path / "nowhere.rtdc")
+    dcwrite.copy_recording(path, out, overwrite=True)
+    assert out.is_file()
+    assert not out.is_symlink()
+    assert not (tmp_path / "nowhere.rtdc").exists()
+
+
+@pytest.mark.parametrize("mode", ["a", "x"])
+def test_a_stream_to_a_link_that_leads_nowhere(tmp_path: Path, mode: str) -> None:
+    out = tmp_path / "out.rtdc"
+    out.symlink_to(tmp_path / "nowhere.rtdc")
+    items = collections.deque([("deform", np.ones(3))])
+    with pytest.raises(StorageError, match="a link that leads nowhere; use another name"):
+        ChunkWriter(out, items, multiprocessing.Value("L", 0), mode=mode)
+    assert [item.name for item in tmp_path.iterdir()] == ["out.rtdc"]

@@ -154,15 +154,17 @@ def test_an_interrupt_ends_all_jobs(jobs: int, tmp_path: Path) -> None:
     assert len(begun) < len(paths)
 
 
-def test_jobs_that_make_no_sense() -> None:
-    with pytest.raises(UsageError, match="expected a number from 1, got 0"):
-        run_batch(name_of, PATHS, jobs=0)
+@pytest.mark.parametrize("value", [0, -1, 1.5, "2", True])
+@pytest.mark.parametrize("option", ["jobs", "threads"])
+def test_jobs_that_make_no_sense(option: str, value: Any) -> None:
+    options: dict[str, Any] = {option: value}
+    with pytest.raises(UsageError, match=f"{option}: expected a whole number from 1, got"):
+        run_batch(name_of, PATHS, **options)
 
 
 def test_outputs_in_a_folder(tmp_path: Path) -> None:
     names = ["x/a.rtdc", "y/b.rtdc"]
     assert outputs_in(tmp_path / "o", names) == [tmp_path / "o" / f"{n}.rtdc" for n in "ab"]
-    assert (tmp_path / "o").is_dir()
     renamed = outputs_in(tmp_path, names, lambda path: f"{path.stem}.png")
     assert [path.name for path in renamed] == ["a.png", "b.png"]
     with pytest.raises(UsageError, match="both become"):

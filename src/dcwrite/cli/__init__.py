@@ -18,6 +18,7 @@ from typing import Any, Final, NoReturn
 import click
 
 from .._version import __version__
+from ..format.text import did_you_mean
 
 __all__ = ["main"]
 
@@ -66,7 +67,10 @@ class _Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in _COMMANDS and not name.startswith("-"):
-            ctx.fail(f"No such command '{name}'; there are {', '.join(_COMMANDS)}.")
+            hint = did_you_mean(name, _COMMANDS)
+            ctx.fail(
+                f"No such command '{name}'; " + (hint or f"there are {', '.join(_COMMANDS)}.")
+            )
         return super().resolve_command(ctx, args)
 
     def main(
@@ -133,8 +137,10 @@ Example:
   dcwrite verify demo.rtdc
 
 \b
-Shell completion (bash; zsh and fish likewise):
+Shell completion, in ~/.bashrc; in ~/.zshrc, after compinit; in config.fish:
   eval "$(_DCWRITE_COMPLETE=bash_source dcwrite)"
+  eval "$(_DCWRITE_COMPLETE=zsh_source dcwrite)"
+  _DCWRITE_COMPLETE=fish_source dcwrite | source
 """,
 )
 @click.version_option(__version__, prog_name="dcwrite")

@@ -10,7 +10,6 @@ import errno
 import json
 import logging
 import math
-import os
 import sys
 import time
 import traceback
@@ -44,7 +43,6 @@ __all__ = [
     "print_json",
     "print_table",
     "print_text",
-    "refuse_existing",
     "seconds",
     "shown_error",
     "size",
@@ -83,6 +81,21 @@ class Command(click.Command):
             click.Option(["-q", "--quiet"], is_flag=True, help="Show errors and results only."),
             click.Option(["--debug"], is_flag=True, help="Show where an error comes from."),
         ]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the words of the call; an empty name would stand for the working folder."""
+        if not ctx.resilient_parsing:
+            typed, _, _ = self.make_parser(ctx).parse_args(list(args))
+            for param in self.params:
+                words = typed.get(param.name)
+                words = words if isinstance(words, (list, tuple)) else [words]
+                if isinstance(param.type, click.Path) and "" in words:
+                    raise click.BadParameter(
+                        "expected a name, got an empty one; check what should stand there",
+                        ctx,
+                        param,
+                    )
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; raises what ends it."""
@@ -350,21 +363,3 @@ def _state(progress: Progress) -> str:
 
 def _total(progress: Progress) -> str:
     return amount(progress.total or 0, progress.unit)
-
-
-def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Refuse an output before any work is done for it.
-
-    Raises
-    ------
-    FileExistsError, FileNotFoundError
-        The output exists already, or its folder does not.
-    """
-    if path.exists() and not overwrite:
-        raise FileExistsError(
-            errno.EEXIST, "exists already; pass --overwrite or choose another name", str(path)
-        )
-    if not path.parent.is_dir():
-        raise FileNotFoundError(
-            errno.ENOENT, "the folder does not exist; create it first", os.fspath(path)
-        )

@@ -10,9 +10,10 @@ import click
 
 from ..errors import MissingLibraryError, UsageError
 from ..simulate import SimulationSettings
+from ..store.whole_file import refuse_output
 from ..tools.demo import DemoSummary, default_workers, run_demo
 from ..tools.plot import plot
-from .console import Command, ProgressView, print_table, print_text, refuse_existing, seconds, size
+from .console import Command, ProgressView, print_table, print_text, seconds, size
 
 __all__ = ["demo"]
 
@@ -74,7 +75,7 @@ def demo(
     """
     start = time.perf_counter()
     if not no_picture:
-        refuse_existing(picture, overwrite=overwrite)
+        refuse_output(picture, overwrite=overwrite)
         if picture.resolve() == out.resolve():
             raise UsageError(f"'{out}': expected two outputs, got one name for both; change one")
     settings = SimulationSettings(frames=frames, seed=seed)

@@ -15,6 +15,9 @@ from typing import Any, Final
 
 import click
 
+from ..store.stream_file import unfinished_of
+from ..tools.origins import is_url
+
 __all__ = ["expand_inputs", "input_problem", "inputs_argument", "is_pattern"]
 
 #: Endings of the files that are taken out of a folder.
@@ -75,6 +78,14 @@ def input_problem(path: Path, suffixes: Sequence[str] = RECORDINGS) -> str | Non
         return f"'{path}': a folder without {wanted}; name the files, or another folder"
     if is_pattern(path):
         return f"'{path}': no file matches; check the folder and the pattern"
+    if is_url(path):
+        return f"'{path}': expected a file, got a URL; download it first"
+    unfinished = unfinished_of(path)
+    if unfinished is not None and not (path.suffix == ".rtdc" and path.exists()):
+        return (
+            f"'{path}': expected a complete recording, got one that is being written or was "
+            f"interrupted; get a clean one with `dcwrite recover {unfinished[0]}`"
+        )
     return None if path.exists() else f"'{path}': no such file; check the name"
 
 

@@ -11,7 +11,7 @@ from ..tools.batch import Batch, Outcome
 from .console import fail, print_table, print_text, seconds, shown_error, size
 from .inputs import input_problem
 
-__all__ = ["print_batch", "saved"]
+__all__ = ["print_batch", "print_errors", "saved"]
 
 
 def print_batch(ctx: click.Context, batch: Batch, verb: str, *, quiet: bool) -> None:
@@ -28,11 +28,7 @@ def print_batch(ctx: click.Context, batch: Batch, verb: str, *, quiet: bool) -> 
     quiet
         Whether only errors are shown.
     """
-    for outcome in batch.outcomes:
-        if outcome.error is not None:
-            text = shown_error(outcome.error)
-            text = text if outcome.path.name in text else f"'{outcome.path}': {text}"
-            fail(input_problem(outcome.path) or text)
+    print_errors(batch)
     if not quiet:
         print_table(
             ("file", "state", "before", "after", "saved", "time"),
@@ -42,6 +38,15 @@ def print_batch(ctx: click.Context, batch: Batch, verb: str, *, quiet: bool) -> 
         print_text(_sum(batch, verb))
     if batch.exit_code:
         ctx.exit(batch.exit_code)
+
+
+def print_errors(batch: Batch) -> None:
+    """Print the error of each input that failed."""
+    for outcome in batch.outcomes:
+        if outcome.error is not None:
+            text = shown_error(outcome.error)
+            text = text if outcome.path.name in text else f"'{outcome.path}': {text}"
+            fail(input_problem(outcome.path) or text)
 
 
 def saved(before: int | None, after: int | None) -> str:

@@ -332,4 +332,7 @@ def _print_end(results: Sequence[_Result]) -> None:
         )
     if all(result.exit_code == 0 for result in results):
         them = "it" if len(results) == 1 else "them"
-        print_text(f"Check {them} with `dcwrite verify`, then delete the unfinished files.")
+        paths = [result.path_in for result in results]
+        has_left = any(unfinished_of(path) or undo_of(path) for path in paths)
+        then = ", then delete the unfinished files" if has_left else ""
+        print_text(f"Check {them} with `dcwrite verify`{then}.")

@@ -142,5 +142,11 @@ def _client(scheduler: str) -> Iterator[Any]:
             f"'{scheduler}': no Dask scheduler answers there ({exc}); check the address, and "
             f"that `dask scheduler` runs"
         ) from exc
-    with client:
-        yield client
+    logger = logging.getLogger("distributed.client")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # errors come home, and are said once
+    try:
+        with client:
+            yield client
+    finally:
+        logger.setLevel(level)

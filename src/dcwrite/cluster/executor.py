@@ -6,6 +6,7 @@ error of the function, or with one that says what happened to the worker or the 
 
 from __future__ import annotations
 
+import pickle
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from ..errors import AbortedError, ClusterError, UsageError, WriterDiedError
 from .library import require_distributed
+from .suspects import Suspects
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -76,7 +78,8 @@ class ClusterExecutor:
                 "Client(address)"
             )
         self._client = client
-        self._pool: Any = client.get_executor(pure=False, retries=retries)
+        pool = client.get_executor(pure=False, retries=retries)
+        self._tasks = Suspects(pool.submit, _is_killed)
         self._n_threads = 0
         self._counted_s = float("-inf")
         #: why nothing more can be done
@@ -91,9 +94,13 @@ class ClusterExecutor:
     def n_workers(self) -> int:
         """Functions that can run at a time now: threads of all workers."""
         now = time.monotonic()
-        if now - self._counted_s > COUNT_PERIOD_S:
+        if self._lost is None and now - self._counted_s > COUNT_PERIOD_S:
             self._counted_s = now
-            self._n_threads = sum(self._client.nthreads().values())
+            try:
+                self._n_threads = sum(self._client.nthreads().values())
+            except (OSError, TimeoutError) as exc:
+                self._lost = _lost_scheduler()
+                self._lost.__cause__ = exc
         return self._n_threads
 
     def wait_for_cancelled(self, seconds: float) -> None:
@@ -127,17 +134,13 @@ class ClusterExecutor:
         if self._lost is not None:
             raise self._lost
         # a worker has a working folder of its own
-        run, *values = (_anchored(value) for value in (function, *args))
-        inner: Future[Any] = self._pool.submit(run, *values)
+        inner = self._tasks.submit(_Portable(_anchored(function)), *map(_anchored, args))
 
         def pass_on(done: Future[Any]) -> None:
             if not outer.set_running_or_notify_cancel():
                 return
             if done.cancelled():
-                self._lost = ClusterError(
-                    "the connection to the Dask scheduler was lost, or the task was cancelled "
-                    "there; what is complete stays: run it again when the cluster is back"
-                )
+                self._lost = _lost_scheduler()
                 outer.set_exception(self._lost)
             elif (error := done.exception()) is not None:
                 explained = _explained(error)
@@ -154,6 +157,62 @@ class ClusterExecutor:
         outer.add_done_callback(pass_back)
         inner.add_done_callback(pass_on)
         return outer
+
+    def require_portable(self, name: str, value: Any) -> None:
+        """Refuse what cannot be sent to a worker, before any work is done.
+
+        Raises
+        ------
+        UsageError
+            It cannot be pickled.
+        """
+        from distributed.protocol.pickle import dumps  # noqa: PLC0415 - an extra
+
+        try:
+            dumps(value)
+        except Exception as exc:
+            raise UsageError(
+                f"{name}: expected something that can be pickled, for it is sent to the workers, "
+                f"got {type(value).__name__} ({exc}); open files, connections and locks where "
+                f"it runs, not before"
+            ) from exc
+
+
+class _Portable:
+    """A function whose result can leave the worker; else Dask's client waits for ever."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        named: Any = function
+        while isinstance(named, partial):
+            named = named.args[0] if named.args and callable(named.args[0]) else named.func
+        #: Dask's name for the task
+        self.__name__ = str(getattr(named, "__name__", type(named).__name__))
+
+    def __call__(self, *args: Any) -> Any:
+        result = self._function(*args)
+        try:
+            pickle.dumps(result)
+        except Exception as exc:
+            raise UsageError(
+                f"{self.__name__}: expected a result that can be pickled, got "
+                f"{type(result).__name__} ({exc})"
+            ) from exc
+        return result
+
+
+def _lost_scheduler() -> ClusterError:
+    return ClusterError(
+        "the connection to the Dask scheduler was lost, or the task was cancelled there; what is "
+        "complete stays: run it again when the cluster is back"
+    )
+
+
+def _is_killed(error: BaseException) -> bool:
+    """Whether an error says that workers died of a task."""
+    from distributed import KilledWorker  # noqa: PLC0415 - an extra
+
+    return isinstance(error, KilledWorker)
 
 
 def _anchored(value: Any) -> Any:
@@ -194,8 +253,6 @@ def stop_if_cancelled(*_progress: object) -> None:
 
 def _explained(error: BaseException) -> BaseException:
     """An error as ours, where it is Dask's own."""
-    from distributed import KilledWorker  # noqa: PLC0415 - an extra
-
     if type(error).__name__ in _NO_WORKERS:
         lost = ClusterError(
             f"the cluster has no workers any more ({error}); what is complete stays: look into "
@@ -203,11 +260,12 @@ def _explained(error: BaseException) -> BaseException:
         )
         lost.__cause__ = error
         return lost
-    if not isinstance(error, KilledWorker):
+    if not _is_killed(error):
         return error
+    killed: Any = error
     found = WriterDiedError(
-        f"{error.allowed_failures + 1} workers died while they worked on it (the last one: "
-        f"{error.last_worker.address}); look into the logs of the workers for what killed them "
+        f"{killed.allowed_failures + 1} workers died while they worked on it alone (the last one: "
+        f"{killed.last_worker.address}); look into the logs of the workers for what killed them "
         f"(often the memory), or raise Dask's setting distributed.scheduler.allowed-failures"
     )
     found.__cause__ = error

@@ -23,7 +23,7 @@ __all__ = ["Job", "common_features"]
 _T = TypeVar("_T", ShardTask, PieceTask)
 
 #: Events of a piece, where the recording is large enough for that.
-EVENTS_PER_PIECE: Final = 4000
+EVENTS_PER_PIECE: Final = 10_000
 #: Failed ranges whose errors a message tells.
 LISTED_RANGES: Final = 20
 
@@ -163,16 +163,25 @@ class Job:
 
 
 def _in_words(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    names = (kind.__name__ for kind in type(error).__mro__)
+    public = next(name for name in names if not name.startswith("_"))
+    return f"{public}: {error}"
 
 
-def common_features(parts: Sequence[Part]) -> FeatureKinds:
+def common_features(parts: Sequence[Part], *, virtual: bool = False) -> FeatureKinds:
     """Features that all parts with events have, with the dtypes of the first.
+
+    Parameters
+    ----------
+    parts
+        Shards.
+    virtual
+        Whether the recording refers to them, so that nobody converts their values.
 
     Raises
     ------
     EventError
-        Names or shapes differ.
+        Names or shapes differ; for a virtual recording also dtypes.
     """
     full = [part for part in parts if part.n_events]
     if not full:
@@ -192,5 +201,16 @@ def common_features(parts: Sequence[Part]) -> FeatureKinds:
                 f"{first.start} to {first.stop - 1}, got missing features {missing}, unexpected "
                 f"features {unexpected}, other shapes {shapes}; every frame with events has to "
                 f"bring the same features"
+            )
+        dtypes = [
+            f"'{feat}' {part.features[feat][1]} and not {dtype}"
+            for feat, (_, dtype) in first.features.items()
+            if virtual and part.features[feat][1] != dtype
+        ]
+        if dtypes:
+            raise EventError(
+                f"frames {part.start} to {part.stop - 1}: expected the dtypes of frames "
+                f"{first.start} to {first.stop - 1}, got {', '.join(dtypes)}; have process() give "
+                f"each feature one dtype, or pass virtual=False, which converts them"
             )
     return first.features

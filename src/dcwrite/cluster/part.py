@@ -156,6 +156,7 @@ def _write(
                 f"'{path}': expected {n_events} events, what was read back has {report.n_events} "
                 f"({findings or 'no findings'}); the file was not kept"
             )
+        run.require_here()  # the run may be over, if this worker was thought lost
     return content
 
 

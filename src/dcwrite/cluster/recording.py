@@ -19,6 +19,7 @@ from .._version import __version__
 from ..errors import StorageError, UsageError
 from ..format.compression import Compression
 from ..format.metadata import check_metadata
+from ..store.encoder import require_count
 from ..store.whole_file import whole_file
 from ..store.writer import HDF5Writer
 from ..tools.join import virtual_recording
@@ -156,7 +157,7 @@ def write_recording(
     identity
         Text that names what is computed (the input, the version of the analysis), by which runs
         are told apart. Default: a fingerprint of `process`: its source text, arguments and state,
-        but not what it calls.
+        and what it refers to in its own module.
     compression
         Settings or the name of a preset ("archive", "fast", "none").
     frame_info
@@ -191,12 +192,14 @@ def write_recording(
         Ranges failed, all of which it lists (`failed_ranges`); the others stay for the next run.
         Or the cluster was lost.
     UsageError
-        The folder holds shards of another run; arguments that do not fit.
+        The folder holds shards of another run; arguments that do not fit, or a `process` that
+        cannot be pickled.
     EventError
-        Ranges do not have the same features.
+        Ranges do not have the same features; or not the same dtypes, with `virtual`.
     StorageError
         The recording exists, or the disk refuses.
     """
+    require_count("threads", threads)
     path_out = Path(path_out).absolute()
     _refuse_arguments(
         path_out, n_frames, frames_per_range, memory_budget, finish, virtual=virtual,
@@ -206,6 +209,8 @@ def write_recording(
     executor: Any = client
     if hasattr(client, "get_executor"):
         executor = ClusterExecutor(executor, retries=retries)
+    if isinstance(executor, ClusterExecutor):
+        executor.require_portable("process", process)
     how = _compression(compression)
     settings = Settings(
         n_frames=n_frames,
@@ -226,7 +231,7 @@ def write_recording(
     )
     job = Job(run, executor, progress)
     shards = job.compute(process, memory_budget)
-    features = common_features(shards)
+    features = common_features(shards, virtual=virtual)
     pieces = [] if virtual else job.align(shards, features)
     kept = virtual or keep_shards
     parts = (*shards, *(piece for piece in pieces if piece not in shards))
@@ -313,6 +318,10 @@ def _refuse_arguments(
     if not path_out.parent.is_dir():
         raise StorageError(
             errno.ENOENT, "the recording's folder does not exist; create it first", str(path_out)
+        )
+    if not os.access(path_out.parent, os.W_OK | os.X_OK):
+        raise StorageError(
+            errno.EACCES, "expected a folder that can be written for the recording", str(path_out)
         )
 
 

@@ -59,6 +59,9 @@ FRAMES_PER_RANGE: Final = (100, 1000)
 #: Ranges that each worker gets by default, so that none waits long for the last one.
 RANGES_PER_WORKER: Final = 4
 
+#: How often files of a run are looked for, while a worker may still be adding one.
+FORGET_ATTEMPTS: Final = 5
+
 _NAMES = re.compile(r"^\.?(frames|events)-\d+-\d+-[0-9a-f]{8}\.rtdc(\.[0-9a-f]+\.tmp(\..*)?)?$")
 
 
@@ -152,14 +155,22 @@ class Run:
 
     def forget_files(self, *, keep_shards: bool = False) -> None:
         """Remove files of this and other runs; the folder, too, when nothing else is in it."""
-        for path in self.folder.iterdir():
-            is_kept = keep_shards and path.suffix == ".rtdc" and path.name.startswith("frames-")
-            if _NAMES.match(path.name) and not is_kept:
-                path.unlink(missing_ok=True)
         if not keep_shards:
+            # first: a worker that was thought lost, and is still at it, adds nothing after that
             (self.folder / RUN_FILE).unlink(missing_ok=True)
+        for _ in range(FORGET_ATTEMPTS):
+            found = [path for path in self.folder.iterdir() if _NAMES.match(path.name)]
+            for path in found:
+                is_shard = path.suffix == ".rtdc" and path.name.startswith("frames-")
+                if not (keep_shards and is_shard):
+                    path.unlink(missing_ok=True)
+            if keep_shards:
+                return
             with suppress(OSError):
                 self.folder.rmdir()
+                return
+            if not found:  # what is there is not ours
+                return
 
 
 def open_run(

@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ..errors import UsageError
 from ..store.writer import HDF5Writer
 from ..stream.collector import Collector
 from .executor import stop_if_cancelled
@@ -57,6 +58,8 @@ def write_shard(task: ShardTask) -> Part:
     ------
     EventError, StallError
         The caller's function does not bring each frame of the range once, or events do not fit.
+    UsageError
+        It ends the program.
     BaseException
         What the caller's function raised, and the errors of `make_part`.
     """
@@ -64,11 +67,17 @@ def write_shard(task: ShardTask) -> Part:
 
     def fill(writer: HDF5Writer) -> int:
         counts: Any = RangeCounts(frames)  # it has what is used of a sequence
+        is_whole = True
 
         def store(events: dict[str, Any], n_events: int, _n_frames: int) -> None:
-            if n_events:
+            nonlocal is_whole
+            # after an error the collector hands on what came before; that has no use here, and
+            # the writer's second error would hide the first
+            if n_events and is_whole:
+                is_whole = False
                 for feat, data in events.items():
                     writer.store_feature_chunk(feat, data)
+                is_whole = True
 
         with closing(RangeFrames(task.process, frames, counts)) as source:
             collector = Collector(
@@ -87,6 +96,13 @@ def write_shard(task: ShardTask) -> Part:
         return int(counts.counts.sum())
 
     run = task.run
-    return make_part(
-        run, "frames", task.start, task.stop, fill, compression=run.settings.shard_compression
-    )
+    try:
+        return make_part(
+            run, "frames", task.start, task.stop, fill, compression=run.settings.shard_compression
+        )
+    except (SystemExit, GeneratorExit) as exc:
+        # it would end the worker, and after that the next one
+        raise UsageError(
+            f"expected process() to return or to raise an error, got {type(exc).__name__} "
+            f"({exc}); raise another exception instead of ending the program"
+        ) from exc

@@ -1,10 +1,11 @@
-"""Text lines as HDF5 stores them: fixed-length UTF-8 bytes.
+"""Text: lines as HDF5 stores them, and what a misspelt word may have been meant to be.
 
 Alone here: encoding and width. Invariant: decoding what was encoded gives the same lines.
 """
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,7 +14,20 @@ import numpy.typing as npt
 
 from ..errors import MetadataError
 
-__all__ = ["decode_lines", "encode_lines"]
+__all__ = ["decode_lines", "did_you_mean", "encode_lines"]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """A question with the known words that are spelt most like a word; None: there are none.
+
+    Capital letters make no difference.
+    """
+    by_spelling: dict[str, list[str]] = {}
+    for name in known:
+        by_spelling.setdefault(name.lower(), []).append(name)
+    near = difflib.get_close_matches(word.lower(), by_spelling, n=3)
+    names = [name for spelling in near for name in by_spelling[spelling]][:3]
+    return f"did you mean {' or '.join(names)}?" if names else None
 
 
 def encode_lines(lines: Iterable[str | bytes] | str | bytes, what: str) -> npt.NDArray[np.bytes_]:

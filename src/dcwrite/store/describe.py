@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -138,7 +138,7 @@ def describe(
     """
     if contained:
         found: Description = run_contained(
-            _describe_for_others, path, path=path, basin_roots=tuple(basin_roots)
+            describe, path, path=path, basin_roots=tuple(basin_roots)
         )
         return found
     with (
@@ -146,14 +146,6 @@ def describe(
         content_errors(recording.path, "describing the file"),
     ):
         return _describe(recording)
-
-
-def _describe_for_others(path: str | os.PathLike[str], **options: Any) -> Description:
-    """Without what cannot leave a process."""
-    found = describe(path, **options)
-    for status in found.basins:
-        status.recording = None
-    return found
 
 
 def _describe(recording: Recording) -> Description:
@@ -173,7 +165,8 @@ def _describe(recording: Recording) -> Description:
             name: (np.atleast_1d(table).shape[0], len(np.asarray(table).dtype.names or ()))
             for name, table in recording.tables.items()
         },
-        basins=recording.basins,
+        # without what is open: descriptions leave the process
+        basins=[replace(status, recording=None) for status in recording.basins],
     )
 
 

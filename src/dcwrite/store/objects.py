@@ -1,15 +1,62 @@
 """Copies of datasets and groups as they are stored, without decompressing.
 
-Alone here: where HDF5's own copy cannot be trusted. Invariant: the source is only read, and may be
-read on through handles that others hold.
+Alone here: where HDF5's own copy cannot be trusted, and what no recording has of itself.
+Invariant: the source is only read, and may be read on through handles that others hold.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 import h5py
 import numpy as np
 
-__all__ = ["copy_attributes_exactly", "copy_object"]
+from ..format.basin import BASIN_GROUP
+from .hdf5 import content_errors, storage_errors
+
+__all__ = [
+    "copy_as_stored",
+    "copy_attributes_exactly",
+    "copy_object",
+    "copy_unknown",
+    "unknown_names",
+]
+
+#: What a recording has in its root.
+_KNOWN: Final = frozenset({"events", "logs", "tables", "basins", BASIN_GROUP})
+
+
+def unknown_names(h5: h5py.File) -> list[str]:
+    """What is in the root of a file, and is of no use to recordings."""
+    return [name for name in h5 if name not in _KNOWN]
+
+
+def copy_unknown(h5_src: h5py.File, h5_dst: h5py.File) -> None:
+    """Copy what is in the root and not known, as it is stored; what is there already stays.
+
+    Raises
+    ------
+    DamagedFileError
+        The source cannot be read.
+    StorageError
+        The disk refuses.
+    """
+    with (
+        content_errors(h5_src.filename, "copying what is beside the events"),
+        storage_errors(h5_dst.filename, "copying what is beside the events"),
+    ):
+        for name in unknown_names(h5_src):
+            if name not in h5_dst:
+                copy_as_stored(h5_src, name, h5_dst)
+
+
+def copy_as_stored(source: h5py.Group, name: str, target: h5py.Group) -> None:
+    """Copy a dataset, a group or a link with its name."""
+    link = source.get(name, getlink=True)
+    if isinstance(link, h5py.HardLink):
+        copy_object(source, name, target, name)
+    elif link is not None:
+        target[name] = link
 
 
 def copy_object(source: h5py.Group, name: str, target: h5py.Group, new_name: str) -> None:

@@ -121,6 +121,10 @@ class StreamFile:
             self.writer = HDF5Writer(self.path_out, mode, stream=True, **writer_options)
             return
         self._renames = True
+        if self.path_out.is_symlink() and not exists and mode != "w":
+            raise StorageError(
+                17, "the name is that of a link that leads nowhere; use another name", str(obj)
+            )
         # what appears under the name in the meantime is somebody else's
         self._may_replace = exists or mode == "w"
         part = part_path(self.path_out)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from ..errors import DCWriteError, EventError, StorageError
+from ..store.encoder import require_count
 from ..store.hdf5 import File
 from ..store.journal import Durability
 from ..store.space import SpaceWatch
@@ -220,6 +221,7 @@ class ChunkWriter(threading.Thread):
         final_log: Callable[[BaseException | None], list[str]] | None = None,
         **kwargs: Any,
     ) -> None:
+        require_count("threads", threads)
         super().__init__(*args, **kwargs)
         parent = parent_logger or logging.getLogger("dcwrite.write")
         self.logger = parent.getChild("ChunkWriter")

@@ -21,6 +21,7 @@ import numpy as np
 
 from .._version import __version__
 from ..errors import AbortedError, DCWriteError, EventError, WriterDiedError
+from ..store.encoder import require_count
 from .bringers import children_that_ended, nobody_is_left
 from .chunk_writer import BatchEnd, ChunkWriter, WriterQueue
 from .collector import MEMORY_BUDGET, Collector
@@ -109,6 +110,7 @@ class QueueWriterBase:
         self._nobody_is_left = mp_spawn.RawArray("c", 400)
         self._ended_before: Any = children_that_ended()
         # refuses wrong arguments here, and not later in a thread
+        require_count("threads", writer_options.get("threads"))
         Collector(
             event_queue,
             (),

@@ -18,10 +18,18 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from ..errors import AbortedError, UsageError
-from ..store.encoder import usable_cpus
+from ..store.encoder import require_count, usable_cpus
 from .progress import Clock, Progress, Report
 
-__all__ = ["Batch", "Executor", "Finished", "Outcome", "outputs_in", "run_batch"]
+__all__ = [
+    "Batch",
+    "Executor",
+    "Finished",
+    "Outcome",
+    "distinct_outputs",
+    "outputs_in",
+    "run_batch",
+]
 
 #: Tasks that are handed to an executor at a time, for each of its workers.
 TASKS_PER_WORKER: Final = 2
@@ -167,7 +175,7 @@ def outputs_in(
     paths: Iterable[str | os.PathLike[str]],
     rename: Callable[[Path], str] = lambda path: path.name,
 ) -> list[Path]:
-    """One output for each input in a folder, which is created.
+    """One output for each input in a folder.
 
     Parameters
     ----------
@@ -182,15 +190,29 @@ def outputs_in(
     ------
     UsageError
         Two inputs have the same output, or an output is an input.
-    OSError
-        The folder cannot be created.
     """
-    out_dir, inputs = Path(out_dir), [Path(path) for path in paths]
+    inputs = [Path(path) for path in paths]
+    outputs = [Path(out_dir) / rename(path) for path in inputs]
+    distinct_outputs(inputs, outputs)
+    return outputs
+
+
+def distinct_outputs(inputs: Sequence[Path], outputs: Sequence[Path]) -> None:
+    """Refuse outputs that are inputs, or that two inputs have.
+
+    Parameters
+    ----------
+    inputs, outputs
+        In the same order.
+
+    Raises
+    ------
+    UsageError
+        There is such an output; nothing was done.
+    """
     resolved = {path.resolve() for path in inputs}
     taken: dict[Path, Path] = {}
-    outputs = []
-    for path in inputs:
-        output = out_dir / rename(path)
+    for path, output in zip(inputs, outputs, strict=True):
         if output.resolve() in resolved:
             raise UsageError(
                 f"'{output}': expected outputs that are none of the inputs, got the input itself; "
@@ -203,9 +225,6 @@ def outputs_in(
                 f"another output folder (nothing was done)"
             )
         taken[key] = path
-        outputs.append(output)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    return outputs
 
 
 def run_batch(
@@ -243,15 +262,13 @@ def run_batch(
     Raises
     ------
     UsageError
-        No number of jobs.
+        No number of jobs or threads.
     KeyboardInterrupt
         When all tasks have ended.
     """
     inputs = [Path(path) for path in paths]
-    if jobs < 1:
-        raise UsageError(
-            f"jobs: expected a number from 1, got {jobs}; use 1 for one after another"
-        )
+    require_count("jobs", jobs)
+    require_count("threads", threads)
     start = time.perf_counter()
     if executor is not None:
         share = executor.threads_per_task or threads

@@ -17,10 +17,11 @@ from typing import Any, Final, Literal, TypeAlias
 
 from ..errors import DamagedFileError, DataError, StorageError
 from ..format.compression import Compression
+from ..store.encoder import require_count
 from ..store.hdf5 import storage_errors
 from ..store.recompress import Contents
 from ..store.recording import Recording
-from ..store.whole_file import refuse_same_file, whole_file
+from ..store.whole_file import refuse_output, refuse_same_file, whole_file
 from ..store.writer import HDF5Writer
 from .compare import compare
 from .job_log import job_lines, log_name, store_job_log
@@ -146,13 +147,14 @@ def compress(
     StorageError
         The input cannot be read, the output exists, or the disk refuses.
     """
+    require_count("threads", threads)
     path_in, path_out = Path(path_in), Path(path_out)
     wanted = settings_of(compression)
     require_if_good(if_good)
     refuse_same_file(path_out, [path_in])
-    _refuse_output(path_out, overwrite=overwrite)
-    size = _size(path_in)
+    refuse_output(path_out, overwrite=overwrite)
     with open_input(path_in) as recording:
+        size = _size(path_in)
         refuse_origins(path_out, recording)
         contents = Contents(recording.h5)
         total = contents.raw_bytes
@@ -256,20 +258,6 @@ def job_options(wanted: Compression, *, force: bool) -> dict[str, Any]:
         "exact": wanted.exact,
         "force": force,
     }
-
-
-def _refuse_output(path_out: Path, *, overwrite: bool) -> None:
-    """Before any work is done for it."""
-    if not path_out.parent.is_dir():
-        raise StorageError(
-            errno.ENOENT, "the output's folder does not exist; create it first", str(path_out)
-        )
-    if path_out.exists() and not overwrite:
-        raise StorageError(
-            errno.EEXIST,
-            "the output exists already; pass overwrite=True (--overwrite) or choose another name",
-            str(path_out),
-        )
 
 
 def _size(path: Path) -> int:

@@ -25,6 +25,7 @@ from .compress import (
     require_if_good,
     settings_of,
 )
+from .folders import output_folder
 from .job_log import describe_input, is_result_of
 from .progress import Report
 
@@ -92,15 +93,16 @@ def compress_many(
         overwrite=overwrite,
         resume=resume,
     )
-    return run_batch(
-        task,
-        paths,
-        jobs=jobs,
-        threads=threads,
-        stage="compressing",
-        progress=progress,
-        executor=executor,
-    )
+    with output_folder(out_dir):
+        return run_batch(
+            task,
+            paths,
+            jobs=jobs,
+            threads=threads,
+            stage="compressing",
+            progress=progress,
+            executor=executor,
+        )
 
 
 def compress_into(

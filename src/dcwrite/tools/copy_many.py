@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .batch import Batch, Executor, Finished, outputs_in, run_batch
+from .folders import output_folder
 from .progress import Report
 from .subset import copy_recording
 
@@ -51,15 +52,16 @@ def copy_many(
     """
     inputs = [Path(path) for path in paths]
     outputs_in(out_dir, inputs)
-    return run_batch(
-        partial(_copy_into, out_dir=Path(out_dir), options=options),
-        inputs,
-        jobs=jobs,
-        threads=threads,
-        stage="copying",
-        progress=progress,
-        executor=executor,
-    )
+    with output_folder(Path(out_dir)):
+        return run_batch(
+            partial(_copy_into, out_dir=Path(out_dir), options=options),
+            inputs,
+            jobs=jobs,
+            threads=threads,
+            stage="copying",
+            progress=progress,
+            executor=executor,
+        )
 
 
 def copy_to(

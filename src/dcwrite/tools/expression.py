@@ -21,7 +21,6 @@ Grammar, from what binds loosest to what binds tightest (not Python's: there `&`
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -32,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
+from ..format.text import did_you_mean
 from .program import (
     ARITHMETIC,
     COMPARISONS,
@@ -376,12 +376,11 @@ class _Parser:
             self._steps.append(Operand(None, CONSTANTS[name]))
             return "number"
         if self._known is not None and name not in self._known:
-            near = difflib.get_close_matches(name, [*self._known, *FUNCTIONS], n=3)
-            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            hint = did_you_mean(name, [*self._known, *FUNCTIONS])
             self._fail(
                 token.start,
-                f"expected a scalar feature of the recording, got '{name[:60]}'"
-                f"{hint or '; see them with `dcwrite info`'}",
+                f"expected a scalar feature of the recording, got '{name[:60]}'; "
+                f"{hint or 'see them with `dcwrite info`'}",
             )
         self._features.add(name)
         self._steps.append(Operand(name))
@@ -390,9 +389,11 @@ class _Parser:
     def _call(self, token: _Token) -> Kind:
         function = FUNCTIONS.get(token.text)
         if function is None:
+            hint = did_you_mean(token.text, FUNCTIONS)
             self._fail(
                 token.start,
-                f"expected one of the functions {', '.join(FUNCTIONS)}, got '{token.text[:60]}'",
+                f"expected one of the functions {', '.join(FUNCTIONS)}, got '{token.text[:60]}'"
+                + (f"; {hint}" if hint else ""),
             )
         self._take("(")
         self._enter()

@@ -15,6 +15,8 @@ from typing import Any
 
 from ..errors import DCWriteError, UsageError
 from ..format.compression import Compression
+from ..store.encoder import require_count
+from ..store.hdf5 import storage_errors
 from ..store.space import require_space
 from ..store.whole_file import refuse_same_file, whole_file
 from ..store.writer import HDF5Writer
@@ -23,6 +25,7 @@ from .join_inputs import JoinInput, look_at
 from .join_metadata import folded_lines
 from .join_plan import FeatureChoice, JoinPlan, Offsets, Sort, plan_join
 from .join_write import JoinWriter
+from .origins import is_same_file, open_input, walk_basins
 from .progress import Clock, Report
 
 __all__ = ["JoinSummary", "JoinedInput", "join", "virtual_recording"]
@@ -159,7 +162,8 @@ def join(
         Settings, or the name of a preset; chunks that are compressed as well or better are taken
         over as they are.
     overwrite
-        Whether to replace an existing output.
+        Whether to replace an existing output; a file NAME.virtual.h5 that it referred to, and the
+        new one does not, is removed.
     threads
         Threads that decode and encode; default: the usable cores.
     progress
@@ -174,11 +178,14 @@ def join(
     StorageError, DamagedFileError
         An input cannot be read, the output exists, or the disk refuses. Nothing was written.
     """
+    require_count("threads", threads)
     if isinstance(paths, (str, os.PathLike)):
         raise UsageError(f"expected a list of recordings to join, got the path '{paths}'")
     sources, path_out = [Path(path) for path in paths], Path(path_out)
     if len(sources) < 2:
-        raise UsageError(f"expected at least two recordings to join, got {len(sources)}")
+        raise UsageError(
+            f"expected at least two recordings to join, got {len(sources)}; name one more"
+        )
     refuse_same_file(path_out, sources)
     options = {
         "sort": sort,
@@ -232,6 +239,7 @@ def virtual_recording(
     StorageError
         The output exists, or the disk refuses.
     """
+    require_count("threads", threads)
     path_out = Path(path_out)
     refuse_same_file(path_out, paths)
     with ExitStack() as outputs:
@@ -291,8 +299,9 @@ def _write(
 ) -> JoinSummary:
     path_virtual = temporary_virtual = None
     if plan.names("virtual"):
-        path_virtual = path_out.with_name(f"{path_out.stem}.virtual.h5")
+        path_virtual = _virtual_path(path_out)
         temporary_virtual = outputs.enter_context(whole_file(path_virtual, overwrite=overwrite))
+    stale = None if path_virtual else _virtual_of(path_out, [item.path for item in plan.inputs])
     size_in = sum(item.size_bytes for item in plan.inputs)
     joiner = JoinWriter(plan, path_out, basin_roots, path_virtual)
     require_space(path_out, 0 if path_virtual or plan.names("mapped") else size_in)
@@ -322,6 +331,9 @@ def _write(
     if temporary_virtual is not None:
         size_out += temporary_virtual.stat().st_size
     outputs.close()  # now they appear
+    if stale is not None:
+        with storage_errors(stale, "removing the file that the old output referred to"):
+            stale.unlink(missing_ok=True)
     references = {name for name, way in plan.features.items() if way != "stored"}
     references.update(feat for linked in plan.linked for feat in linked[0].features)
     references.difference_update(name.partition("/")[0] for name in plan.names("stored"))
@@ -341,6 +353,37 @@ def _write(
         size_bytes_out=size_out,
         elapsed_s=clock.elapsed_s,
     )
+
+
+def _virtual_path(path_out: Path) -> Path:
+    return path_out.with_name(f"{path_out.stem}.virtual.h5")
+
+
+def _virtual_of(path_out: Path, inputs: Sequence[Path]) -> Path | None:
+    """The file beside an old output that belongs to it alone, and goes with it.
+
+    Parameters
+    ----------
+    path_out
+        The output that will be replaced; need not exist.
+    inputs
+        Recordings that will be joined; what they refer to stays.
+    """
+    path = _virtual_path(path_out)
+    if not path.is_file() or not path_out.exists() or not _refers(path_out, path):
+        return None
+    if any(is_same_file(item, path) or _refers(item, path) for item in inputs):
+        return None
+    return path
+
+
+def _refers(path: Path, target: Path) -> bool:
+    """Whether basins of a file lead to another one."""
+    try:
+        with open_input(path) as recording:
+            return any(is_same_file(found, target) for _, _, found in walk_basins(recording))
+    except (DCWriteError, OSError):
+        return False
 
 
 def _settings(compression: Compression | str) -> Compression:

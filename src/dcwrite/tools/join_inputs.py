@@ -19,6 +19,7 @@ import numpy.typing as npt
 from ..format.basin import Basin
 from ..format.features import is_basinmap
 from ..store.hdf5 import datasets_of
+from ..store.objects import unknown_names
 from ..store.recording import BasinStatus, Contours, Feature, Recording
 from .origins import open_input
 
@@ -204,7 +205,7 @@ def look_at(
             columns=columns,
             basins=tuple(_linked(recording, status) for status in recording.basins),
             spans=dict(_spans(recording, columns)),
-            notes=tuple(_stray_mappings(recording)),
+            notes=(*_stray_mappings(recording), *_unknown(recording)),
         )
 
 
@@ -327,3 +328,13 @@ def _stray_mappings(recording: Recording) -> Iterable[str]:
     for name in recording.own_features:
         if is_basinmap(name) and name not in used:
             yield f"the mapping '{name}' belongs to no basin, and is left out"
+
+
+def _unknown(recording: Recording) -> Iterable[str]:
+    names = sorted(unknown_names(recording.h5))
+    if names:
+        be = "is" if len(names) == 1 else "are"
+        yield (
+            f"{', '.join(map(repr, names))} beside the events {be} not known, and {be} left out "
+            f"(`dcwrite copy` keeps such groups)"
+        )

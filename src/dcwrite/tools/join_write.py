@@ -136,6 +136,8 @@ class JoinWriter:
         start = 0
         for number, item, recording in self._opened():
             refuse_origins(self.path_out, recording)
+            if self.path_virtual is not None:
+                refuse_origins(self.path_virtual, recording)
             shift = self.plan.shifts[number]
             for name in self.plan.names("stored"):
                 found = _find(recording, name)

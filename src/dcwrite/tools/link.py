@@ -23,7 +23,7 @@ from ..store.recording import Recording
 from ..store.writer import HDF5Writer
 from .job_log import job_lines, store_job_log
 from .names import choose_linked_features
-from .origins import is_same_file, locations_of, open_input, refuse_cycles, refuse_origins
+from .origins import is_same_file, is_url, locations_of, open_input, refuse_cycles, refuse_origins
 from .progress import Clock, Report
 from .selection import checked_index
 
@@ -116,13 +116,20 @@ def link(
     BasinError
         The basins of an input lead in a circle.
     UsageError
-        No input, an input twice, or an output that an input is or refers to.
+        No input, a URL, an input twice, or an output that an input is or refers to.
     DataError
         Features or mapping do not fit.
     StorageError, DamagedFileError
         An input cannot be read, the output exists, or the disk refuses. Nothing was written.
     """
     path_out, inputs = Path(path_out), [Path(path) for path in paths]
+    for path in inputs:
+        if is_url(path):
+            raise UsageError(
+                f"'{path}': expected a recording on this machine, whose events can be compared, "
+                f"got a URL; download it first, or refer to the server with "
+                f"`HDF5Writer.store_basin(urls=[...], basin_format='http')`"
+            )
     _require_distinct(inputs)
     folders = [path.resolve().parent for path in inputs]
     roots = (*map(Path, basin_roots), *folders)

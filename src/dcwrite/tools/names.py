@@ -6,13 +6,13 @@ names what is near.
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from collections.abc import Sequence
 from typing import Final
 
 from ..errors import DataError, FeatureNotFoundError
 from ..format.features import is_basinmap
+from ..format.text import did_you_mean
 from ..store.recording import Feature, Recording
 
 __all__ = ["choose_features", "choose_linked_features"]
@@ -63,7 +63,7 @@ def choose_features(
         elif word == "scalar":
             chosen.update(name for name in group if _is_scalar(recording, name))
         elif word != "none":
-            chosen.update(_matching([recording], word))
+            chosen.update(_matching([recording], word, _GROUPS))
     for word in _words(exclude, "exclude"):
         chosen.difference_update(_matching([recording], word))
     return tuple(sorted(chosen))
@@ -83,7 +83,7 @@ def choose_linked_features(
         elif word == "all":
             chosen.update(name for recording in recordings for name in recording)
         else:
-            chosen.update(_matching(recordings, word))
+            chosen.update(_matching(recordings, word, ("all", "scalar")))
     return [sorted(chosen.intersection(recording.features)) for recording in recordings]
 
 
@@ -102,7 +102,7 @@ def _is_scalar(recording: Recording, name: str) -> bool:
     return isinstance(item, Feature) and len(item.shape) == 1
 
 
-def _matching(recordings: Sequence[Recording], word: str) -> list[str]:
+def _matching(recordings: Sequence[Recording], word: str, groups: Sequence[str] = ()) -> list[str]:
     """Features that a name or a pattern stands for; there is at least one."""
     known = sorted({name for recording in recordings for name in recording.features})
     found = [name for name in known if fnmatch.fnmatchcase(name, word)]
@@ -113,8 +113,8 @@ def _matching(recordings: Sequence[Recording], word: str) -> list[str]:
             f"feature '{word}': expected a feature, got the mapping of a basin, which is kept "
             f"with its basin; leave it out"
         )
-    near = difflib.get_close_matches(word.partition("/")[0], [*known, *_GROUPS], n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
+    hint = did_you_mean(word.partition("/")[0], [*known, *groups])
+    hint = hint or f"there are {', '.join(known) or 'none'}"
     reasons = [str(status.reason) for r in recordings for status in r.basins if status.reason]
     more = f"; some basins cannot be read: {'; '.join(reasons)}" if reasons else ""
     where = ", ".join(f"'{recording.path}'" for recording in recordings[:3])

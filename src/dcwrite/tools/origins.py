@@ -6,17 +6,20 @@ is opened that `Recording` would not open; no output is one of the files it refe
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import BasinError, DamagedFileError, UsageError
+from ..errors import BasinError, DamagedFileError, StorageError, UsageError
 from ..store.recording import Recording
 from ..store.stream_file import unfinished_of
 from ..store.whole_file import refuse_same_file
 
 __all__ = [
     "is_same_file",
+    "is_url",
     "locations_of",
     "open_input",
     "refuse_cycles",
@@ -51,19 +54,32 @@ def open_input(
             f"'{path}': expected a complete recording, got one that is being written or was "
             f"interrupted; get a clean one with `dcwrite recover {unfinished[0]}`"
         )
+    if is_url(path):
+        raise StorageError(
+            errno.ENOENT,
+            "expected a file, got a URL; download it first (a basin on a server is written with "
+            "`HDF5Writer.store_basin(urls=...)`)",
+            os.fspath(path),
+        )
     try:
         return Recording(path, basin_roots=basin_roots)
     except DamagedFileError as exc:
-        if not path.stat().st_size:
-            raise DamagedFileError(
-                f"'{path}': expected a recording, got an empty file; check whether it was copied "
-                f"whole"
-            ) from exc
-        if "without an HDF5 signature" in str(exc):
+        if "; check" in str(exc) or "dcwrite recover" in str(exc):  # it says what to do
+            raise
+        if "no recording" in str(exc):
             raise DamagedFileError(f"{exc}; check the name") from exc
         raise DamagedFileError(
             f"{exc}; rescue what is whole with `dcwrite recover {path} OUT.rtdc`"
         ) from exc
+
+
+def is_url(path: str | os.PathLike[str]) -> bool:
+    """Whether a name is that of something on a server; a `Path` has only one slash of "//"."""
+    text = os.fspath(path)
+    return (
+        re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/{1,2}[^/]", text) is not None
+        and not Path(text.partition(":")[0] + ":").exists()
+    )
 
 
 def walk_basins(

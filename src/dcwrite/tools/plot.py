@@ -15,18 +15,19 @@ from types import ModuleType
 from typing import Any, Final
 
 from ..errors import MissingLibraryError, UsageError
-from ..store.recording import Recording
 from ..store.whole_file import refuse_same_file, whole_file
+from .origins import open_input
 from .plot_content import Content, PlotOptions
 from .plot_reading import read_content
 from .progress import Clock, Report
 
-__all__ = ["PlotSummary", "default_picture", "plot", "require_matplotlib"]
+__all__ = ["KINDS", "PlotSummary", "default_picture", "plot", "require_matplotlib"]
 
 DEFAULT_DPI: Final = 150
 #: Below, text cannot be read; above, a figure takes gigabytes of memory.
 DPI_RANGE: Final = (40, 1200)
-_KINDS: Final = {".png": "png", ".pdf": "pdf"}
+#: Ending -> kind of picture.
+KINDS: Final = {".png": "png", ".pdf": "pdf"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,16 +179,18 @@ def plot(
     )
     refuse_same_file(target, [path])
     picture = require_matplotlib()
-    with whole_file(target, overwrite=overwrite) as temporary:
-        with Recording(path, basin_roots=basin_roots) as recording:
-            reading: list[Clock] = []
+    with (
+        open_input(path, tuple(basin_roots)) as recording,
+        whole_file(target, overwrite=overwrite) as temporary,
+    ):
+        reading: list[Clock] = []
 
-            def shown(done: int, total: int) -> None:
-                if not reading:
-                    reading.append(Clock("reading", total, "events", progress))
-                reading[0].show(done)
+        def shown(done: int, total: int) -> None:
+            if not reading:
+                reading.append(Clock("reading", total, "events", progress))
+            reading[0].show(done)
 
-            content = read_content(recording, options, title=title, shown=shown)
+        content = read_content(recording, options, title=title, shown=shown)
         with picture.our_style():
             figures = picture.make_figures(content, dpi=dpi, as_pages=options.as_pages)
             drawing = Clock("drawing", len(figures), "pages", progress)
@@ -195,9 +198,9 @@ def plot(
     return _summary(path, target, content, len(figures), time.perf_counter() - start)
 
 
-def default_picture(path: Path) -> Path:
-    """Where the picture goes when no place is named."""
-    return path.with_suffix(".png")
+def default_picture(path: Path, kind: str = "png", folder: Path | None = None) -> Path:
+    """Where the picture goes when no place is named: beside the recording, or in a folder."""
+    return (folder or path.parent) / f"{path.stem}.{kind}"
 
 
 def require_matplotlib() -> ModuleType:
@@ -218,7 +221,7 @@ def require_matplotlib() -> ModuleType:
 
 
 def _kind_of(path: Path) -> str:
-    kind = _KINDS.get(path.suffix.lower())
+    kind = KINDS.get(path.suffix.lower())
     if kind is None:
         raise UsageError(
             f"'{path}': expected a picture with the ending .png or .pdf, got "

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UsageError
+from ..format.text import did_you_mean
 from .gallery import Gallery
 from .plot_counts import Axis, Density, Histogram, Rate
 
@@ -41,7 +42,11 @@ class PlotOptions:
     def __post_init__(self) -> None:
         for panel in self.panels or ():
             if panel not in PANELS:
-                raise UsageError(f"panels: expected some of {', '.join(PANELS)}, got '{panel}'")
+                hint = did_you_mean(panel, PANELS)
+                raise UsageError(
+                    f"panels: expected some of {', '.join(PANELS)}, got '{panel}'"
+                    + (f"; {hint}" if hint else "")
+                )
         if self.panels is not None and not self.panels:
             raise UsageError(f"panels: expected some of {', '.join(PANELS)}, got none")
         if self.events is not None and self.events < 1:

@@ -7,7 +7,6 @@ and a note says why it is not.
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import math
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 
 from ..errors import DCWriteError, FeatureNotFoundError, RecordingError
 from ..format.labels import feature_label
+from ..format.text import did_you_mean
 from ..store.recording import Recording
 from .gallery import evenly, grid_shape, make_gallery, pick_cells
 from .plot_content import PANELS, Content, PlotOptions
@@ -137,8 +137,7 @@ class _Reader:
         """Refuse a feature that was asked for and is not there, or is no scalar one."""
         if self.scalar(feat) is None:
             there = self.scalars()
-            near = difflib.get_close_matches(feat, there, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"there are {there}"
+            hint = did_you_mean(feat, there) or f"there are {', '.join(there) or 'none'}"
             raise FeatureNotFoundError(
                 f"'{self.recording.path}': expected a scalar feature, got '{feat}'; {hint}"
                 f"{_unreachable(self.recording)}"

@@ -22,6 +22,7 @@ from ..store.recording import Contours, Recording
 from ..store.whole_file import refuse_same_file, whole_file
 from ..store.writer import HDF5Writer
 from .demo import default_workers, require_workers
+from .origins import open_input
 from .progress import Clock, Report
 from .workers import Frames, write_frames
 
@@ -174,7 +175,7 @@ def replay(
     path_in, path_out = Path(path_in), Path(path_out)
     n_workers = default_workers() if workers is None else workers
     require_workers(n_workers)
-    with Recording(path_in) as recording:
+    with open_input(path_in) as recording:
         recording.check_consistent()
         refuse_same_file(path_out, [path_in])
         features = _flat_features(recording)

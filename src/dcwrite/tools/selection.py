@@ -1,6 +1,6 @@
 """Which events: by number, by a file of numbers, by a condition, or by all of these at once.
 
-Alone here: how numbers are written, and what a combination means. Invariant: what comes out are
+Alone here: how slices are written, and what a combination means. Invariant: what comes out are
 numbers of events that exist, in the order that was asked for.
 """
 
@@ -8,27 +8,24 @@ from __future__ import annotations
 
 import os
 import re
-import zipfile
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DamagedFileError, DataError, StorageError
+from ..errors import DataError
 from ..store.recording import Feature, Recording
 from .expression import Expression, parse_expression
+from .number_file import numbers_from_file, place_of
 from .progress import Clock, Report
 
-__all__ = ["checked_index", "event_numbers", "numbers_from_file", "select_events"]
+__all__ = ["checked_index", "event_numbers", "select_events"]
 
 Rows = npt.NDArray[np.int64]
 
 #: Events for which a condition is computed at a time.
 BLOCK_EVENTS: Final = 65536
-#: A file of numbers that is longer than this is none.
-MAX_FILE_BYTES: Final = 1024**3
 #: Parts of a list of events on the command line; more belong into a file.
 MAX_PARTS: Final = 10_000
 
@@ -148,10 +145,7 @@ def _existing(numbers: npt.NDArray[Any], n_events: int, what: str) -> Rows:
     """Numbers counted from 0; those that count from the end are allowed."""
     if numbers.size == 0:
         return np.empty(0, dtype=np.int64)
-    if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
-        raise DataError(
-            f"{what}: expected integers, got shape {numbers.shape} and dtype {numbers.dtype}"
-        )
+    _require_integers(numbers, what)
     bad = (numbers < -n_events) | (numbers >= n_events)
     if bad.any():
         raise DataError(
@@ -162,7 +156,12 @@ def _existing(numbers: npt.NDArray[Any], n_events: int, what: str) -> Rows:
     return np.where(signed < 0, signed + n_events, signed)
 
 
-# -- files of numbers -----------------------------------------------------------------------
+def _require_integers(numbers: npt.NDArray[Any], what: str) -> None:
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+        raise DataError(
+            f"{what}: expected integers in one row, shape (n,), got shape {numbers.shape} and "
+            f"dtype {numbers.dtype}; pass the numbers of the events, counted from 0"
+        )
 
 
 def checked_index(index: str | os.PathLike[str] | npt.ArrayLike, n_events: int) -> Rows:
@@ -184,126 +183,22 @@ def checked_index(index: str | os.PathLike[str] | npt.ArrayLike, n_events: int) 
         if numbers.shape != (n_events,):
             raise DataError(
                 f"{what}: expected one truth value for each of the {n_events} events, got shape "
-                f"{numbers.shape}"
+                f"{numbers.shape}; make it from this recording"
             )
         return np.flatnonzero(numbers)
-    rows = _existing(numbers, n_events, what)
-    if numbers.size and (numbers < 0).any():
-        raise DataError(
-            f"{what}: expected events counted from 0, got {int(numbers.min())}; negative numbers "
-            f"do not count from the end here"
-        )
-    return rows
-
-
-def numbers_from_file(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
-    """Numbers of events from a file.
-
-    Parameters
-    ----------
-    path
-        NAME.npy: an array of integers, or of one bool per event. Any other file is a text: one
-        number per line, or separated by blanks; a table with a line of names (columns separated
-        by comma, semicolon or tab) has them in the column "event". What follows a `#` is left
-        out.
-
-    Returns
-    -------
-    ndarray, shape (n,)
-        Integers (counted from 0) or bool.
-
-    Raises
-    ------
-    StorageError
-        The file cannot be read.
-    DataError
-        It has something else in it.
-    """
-    path = Path(path)
-    try:
-        if not path.is_file():
-            # never open devices or pipes: some block for ever
-            path.stat()
-            raise DataError(f"'{path}': expected a file with the numbers of events")
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise DataError(f"'{path}': expected at most 1 GiB of numbers")
-        if path.suffix == ".npy":
-            return _from_npy(path)
-        with path.open(encoding="utf-8-sig") as file:
-            return _from_lines(file, f"'{path}'")
-    except OSError as exc:
-        if isinstance(exc, (StorageError, DamagedFileError)):
-            raise
-        raise StorageError(exc.errno or 0, exc.strerror or str(exc), str(path)) from exc
-    except UnicodeDecodeError as exc:
-        raise DataError(
-            f"'{path}': expected a text with one event per line, or NAME.npy, got something else"
-        ) from exc
-
-
-def _from_npy(path: Path) -> npt.NDArray[Any]:
-    try:
-        numbers = np.load(path, allow_pickle=False)
-    except (EOFError, MemoryError, ValueError, zipfile.BadZipFile) as exc:
-        raise DataError(f"'{path}': expected an array of numbers ({exc})") from exc
-    if not isinstance(numbers, np.ndarray) or numbers.ndim != 1:
-        raise DataError(f"'{path}': expected one array of shape (n,)")
-    if numbers.dtype.kind == "f":
-        return _whole(numbers, f"'{path}'")
-    return numbers
-
-
-def _whole(numbers: npt.NDArray[Any], what: str) -> Rows:
-    """Floats that are integers; many programs write numbers no other way."""
-    bad = ~(np.isfinite(numbers) & (numbers == np.floor(numbers)) & (np.abs(numbers) < 2**53))
-    if bad.any():
-        raise DataError(f"{what}: expected numbers of events, got {numbers[bad][0]!r}"[:300])
-    return numbers.astype(np.int64)
-
-
-def _from_lines(lines: Iterable[str], what: str) -> Rows:
-    values: list[float] = []
-    column: int | None = None
-    separator: str | None = None
-    is_first = True
-    for number, raw in enumerate(lines, 1):
-        line = raw.partition("#")[0].strip()
-        if not line:
-            continue
-        if is_first:
-            is_first = False
-            header = _header(line, what)
-            if header is not None:
-                separator, column = header
-                continue
-        cells: Sequence[str]
-        if column is None:
-            cells = line.replace(",", " ").replace(";", " ").split()
-        else:
-            cells = line.split(separator)[column : column + 1]
-        try:
-            values += map(float, cells)
-        except ValueError:
+    if numbers.size:
+        _require_integers(numbers, what)
+        bad = np.flatnonzero((numbers < 0) | (numbers >= n_events))
+        if len(bad):
+            place = place_of(index, int(bad[0]))
             raise DataError(
-                f"{what}, line {number}: expected the number of an event, got '{line[:60]}'"
-            ) from None
-    return _whole(np.asarray(values, dtype=np.float64), what)
-
-
-def _header(line: str, what: str) -> tuple[str, int] | None:
-    """Separator and number of the column, if the line has names in it."""
-    try:
-        list(map(float, re.split(r"[,;\s]+", line.strip(",; "))))
-    except ValueError:
-        separator = next((mark for mark in ",;\t" if mark in line), ",")
-        names = [name.strip().strip("\"'") for name in line.split(separator)]
-        if "event" not in names:
-            raise DataError(
-                f"{what}: expected numbers of events, or a column 'event' (counted from 0), got "
-                f"'{line[:60]}'"
-            ) from None
-        return separator, names.index("event")
-    return None
+                f"{what}{place}: expected the number of an event"
+                + (f", from 0 to {n_events - 1}" if n_events else "")
+                + f" (the recording has {n_events} events, the first one is 0), got "
+                f"{numbers[bad[0]]}; leave it out, or check that the numbers are those of this "
+                f"recording"
+            )
+    return numbers.astype(np.int64).reshape(-1)
 
 
 # -- conditions -----------------------------------------------------------------------------
@@ -343,7 +238,7 @@ def _scalar(recording: Recording, name: str, n_events: int) -> Feature:
     ):
         raise DataError(
             f"condition: expected scalar features, got '{name}', which has more than one number "
-            f"per event"
+            f"per event; use others (`dcwrite info` lists them)"
         )
     if len(feature) != n_events:
         raise DataError(

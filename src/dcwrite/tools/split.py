@@ -10,7 +10,7 @@ import errno
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -21,11 +21,13 @@ import numpy.typing as npt
 
 from ..errors import DataError, StorageError, UsageError
 from ..format.compression import Compression
+from ..store.encoder import require_count
 from ..store.recording import Recording
 from ..store.space import require_space
 from ..store.whole_file import whole_file
 from ..store.writer import HDF5Writer
 from .batch import Batch, Executor, Finished, run_batch
+from .folders import output_folder
 from .origins import open_input, refuse_origins
 from .progress import Clock, Report
 from .split_write import PartWriter
@@ -115,9 +117,9 @@ def split(
 ) -> SplitSummary:
     """Cut a recording into parts NAME_0001.rtdc, NAME_0002.rtdc, ...
 
-    Each part has all metadata, logs and tables of the recording, its own event count, and a
-    measurement identifier that begins with that of the recording. Features keep their values
-    ("time", "frame", "index_online" too), but "index" counts from 1 in each part.
+    Each part has all metadata, logs, tables and unknown groups of the recording, its own event
+    count, and a measurement identifier that begins with that of the recording. Features keep
+    their values ("time", "frame", "index_online" too), but "index" counts from 1 in each part.
 
     Parameters
     ----------
@@ -158,6 +160,7 @@ def split(
     StorageError, DamagedFileError
         The recording cannot be read, parts exist, or the disk refuses. No part was written.
     """
+    require_count("threads", threads)
     path_in = Path(path_in)
     folder = path_in.parent if out_dir is None else Path(out_dir)
     if sum(value is not None for value in (events, times, every)) > 1:
@@ -174,11 +177,10 @@ def split(
         notes += _refuse_existing(paths, overwrite=overwrite)
         options = {"events": events, "times": starts, "every": every, "link": link}
         splitter = PartWriter(recording, folder, options, link=link)
-        folder.mkdir(parents=True, exist_ok=True)
         require_space(paths[0], 0 if link else path_in.stat().st_size)
         clock = Clock("splitting", splitter.total_bytes(), "bytes", progress)
         settings = Compression.preset(compression) if isinstance(compression, str) else compression
-        with _all_or_none(paths, overwrite=overwrite) as temporaries:
+        with output_folder(folder), _all_or_none(paths, overwrite=overwrite) as temporaries:
             for number, (temporary, (first, stop)) in enumerate(
                 zip(temporaries, bounds, strict=True), 1
             ):
@@ -250,10 +252,11 @@ def split_many(
             )
         taken[key] = path
     task = partial(_split_one, out_dir=out_dir, options=options)
-    return run_batch(
-        task, inputs, jobs=jobs, threads=threads, stage="splitting", progress=progress,
-        executor=executor,
-    )  # fmt: skip
+    with nullcontext() if out_dir is None else output_folder(Path(out_dir)):
+        return run_batch(
+            task, inputs, jobs=jobs, threads=threads, stage="splitting", progress=progress,
+            executor=executor,
+        )  # fmt: skip
 
 
 def _split_one(
@@ -302,7 +305,7 @@ def _bounds(
         wanted = np.asarray(times, dtype=np.float64)
         if not wanted.size or not np.all(np.isfinite(wanted)) or np.any(np.diff(wanted) <= 0):
             raise UsageError(
-                f"times: expected seconds, each later than the one before, got {list(wanted)}"
+                f"times: expected seconds, each later than the one before, got {wanted.tolist()}"
             )
         found = np.searchsorted(_times_of(recording), wanted, side="left")
         edges = np.unique([0, *found[found < n_events]])
@@ -354,7 +357,7 @@ def _refuse_existing(paths: Sequence[Path], *, overwrite: bool) -> list[str]:
         return []
     pattern = re.compile(re.escape(paths[0].name.rpartition("_")[0]) + r"_\d{4,}\.rtdc")
     there = sorted(path.name for path in paths[0].parent.iterdir() if pattern.fullmatch(path.name))
-    existing = [name for name in there if name in names]
+    existing = [path.name for path in paths if os.path.lexists(path)]
     if existing and not overwrite:
         raise StorageError(
             errno.EEXIST,
@@ -383,7 +386,7 @@ def _all_or_none(paths: Sequence[Path], *, overwrite: bool) -> Iterator[list[Pat
     overwrite
         Whether they may replace files.
     """
-    new = {path for path in paths if not path.exists()}
+    new = {path for path in paths if not os.path.lexists(path)}
     with ExitStack() as stack:
         # what is entered last is renamed first
         temporaries = [

@@ -19,6 +19,7 @@ from ..format.identifier import identifier_of_selection, readers_agree
 from ..store.basins import copy_basins
 from ..store.copying import copy_metadata
 from ..store.joining import copy_plain_attributes
+from ..store.objects import copy_unknown
 from ..store.recording import Contours, Feature, Recording
 from ..store.writer import HDF5Writer
 from .job_log import describe_input, job_lines, store_job_log
@@ -115,6 +116,7 @@ class PartWriter:
             if name.startswith("trace/"):
                 copy_plain_attributes(item.source[0].parent, h5["events/trace"])
         copy_metadata(recording.h5, h5, keep_empty=True)
+        copy_unknown(recording.h5, h5)
         rows = np.arange(first, stop)
         metadata: dict[str, Any] = {"experiment:event count": stop - first}
         identifier = identifier_of_selection(recording.identifier, rows)

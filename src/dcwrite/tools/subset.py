@@ -24,6 +24,8 @@ from ..format.features import is_basinmap
 from ..format.identifier import identifier_of_selection, readers_agree
 from ..store.basins import copy_basins, list_basins
 from ..store.copying import copy_attributes, copy_metadata
+from ..store.encoder import require_count
+from ..store.objects import copy_unknown
 from ..store.recording import Contours, Feature, Recording
 from ..store.space import require_space
 from ..store.whole_file import whole_file
@@ -104,8 +106,8 @@ def copy_recording(
 ) -> CopySummary:
     """Copy a recording, or some of its features and events.
 
-    Metadata, logs and tables are copied whole. A file with other events gets a measurement
-    identifier of its own, and its feature "index" counts from 1 again.
+    Metadata, logs, tables and groups that are not known are copied whole. A file with other
+    events gets a measurement identifier of its own, and its feature "index" counts from 1 again.
 
     Parameters
     ----------
@@ -146,6 +148,7 @@ def copy_recording(
         The input cannot be read, the output exists, or the disk refuses. Nothing was written.
     """
     start_s = time.perf_counter()
+    require_count("threads", threads)
     path_in, path_out = Path(path_in), Path(path_out)
     if basins not in BASIN_MODES:
         raise UsageError(f"basins: expected one of {', '.join(BASIN_MODES)}, got {basins!r}")
@@ -324,6 +327,7 @@ class _Copy:
             if name.startswith("trace/"):
                 copy_attributes(source.parent, h5["events/trace"])
         copy_metadata(recording.h5, h5, keep_empty=True)
+        copy_unknown(recording.h5, h5)
         writer.store_metadata({"experiment:event count": self.n_events})
         if self._rows is not None:
             identifier = identifier_of_selection(recording.identifier, self._rows)
