@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -61,3 +62,21 @@ def test_damaged_events_are_cut_out_on_request(tmp_path: Path, feat: str) -> Non
         assert kept[-1] == N_EVENTS - 1
         for name, values in data.items():
             assert np.array_equal(recording[name][:], values[kept])
+
+
+def test_a_file_of_the_old_format_that_was_cut_off(tmp_path: Path) -> None:
+    """HDF5 refuses it, because it is shorter than its head says."""
+    path = tmp_path / "cut.rtdc"
+    values = np.arange(10_000.0)
+    with h5py.File(path, "x", libver=("earliest", "v108")) as h5:
+        h5.create_dataset("events/deform", data=values, chunks=(1000,), fletcher32=True)
+    content = path.read_bytes()
+    assert content[8] == 0  # the superblock's version
+    path.write_bytes(content[: -2 * 8004])
+    with pytest.raises(dcwrite.DamagedFileError, match="dcwrite recover"):
+        dcwrite.Recording(path)
+    report = dcwrite.recover(path, tmp_path / "out.rtdc")
+    assert (report.n_announced, report.exit_code) == (10_000, 1)
+    assert 7000 <= report.n_events < 9000
+    with dcwrite.Recording(tmp_path / "out.rtdc") as recording:
+        np.testing.assert_array_equal(recording["deform"][:], values[: report.n_events])

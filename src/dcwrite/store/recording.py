@@ -635,7 +635,8 @@ def _require_events(h5: h5py.File) -> h5py.Group:
     events = own_item(h5, "events")
     if not isinstance(events, h5py.Group):
         raise DamagedFileError(
-            f"'{h5.filename}': expected a group 'events', got none; this is no recording"
+            f"'{h5.filename}': expected a group 'events', got none; this is no recording; "
+            f"check the name"
         )
     return events
 

@@ -144,7 +144,8 @@ def _scan_errors(path_in: Path, temporary: Path) -> Iterator[None]:
                 exc.errno, f"writing the recovered events failed: {exc.strerror}", str(temporary)
             ) from exc
         raise DamagedFileError(
-            f"'{path_in}': nothing could be rescued ({type(exc).__name__}: {str(exc)[:300]})"
+            f"'{path_in}': nothing could be rescued ({type(exc).__name__}: {str(exc)[:300]}); "
+            f"look for another copy of it"
         ) from exc
 
 
@@ -250,7 +251,9 @@ class _StoredRows:
         length = int(dset.shape[0])
         if dset.chunks is None:
             row_bytes = max(1, math.prod(dset.shape[1:]) * dset.dtype.itemsize)
-            self.end = min(length, min(dset.id.get_storage_size(), file_bytes) // row_bytes)
+            # what the file is too short for would read as zeros
+            there = max(0, file_bytes - (dset.id.get_offset() or 0))
+            self.end = min(length, min(dset.id.get_storage_size(), there) // row_bytes)
             return
         size = dset.chunks[0]
         per_row = math.prod(
@@ -260,6 +263,8 @@ class _StoredRows:
         with suppress(OSError, RuntimeError, ValueError):
             for info in chunks_of(dset):
                 first = info.chunk_offset[0]
+                if info.byte_offset + info.size > file_bytes:
+                    continue  # it would read as zeros
                 counts[first] = counts.get(first, 0) + 1
         # a chunk that was never written reads as zeros
         self._firsts = [first for first, count in counts.items() if count >= per_row]

@@ -3,7 +3,7 @@
 Alone here: the superblock's bytes. Invariant: the file on the disk is only read; what is mended is
 mended in memory.
 
-Source: HDF5 File Format Specification 3.0, section II.A (superblock versions 0 to 3); the
+Source: HDF5 File Format Specification 3.0, section II.A (superblock versions 0, 2 and 3); the
 checksum is Jenkins' lookup3 (public domain), as the specification prescribes.
 """
 
@@ -23,10 +23,9 @@ _FLAGS_AT: Final = 11
 _END_AT: Final = 28
 _CHECKSUM_AT: Final = 44
 _SUPERBLOCK_BYTES: Final = 48
-#: Where superblocks of version 0 and 1 have the end of the file; they have no checksum.
-_OLD_END_AT: Final = {0: 40, 1: 44}
+#: Where superblocks of version 0 have the end of the file; they have no checksum.
+_OLD_END_AT: Final = 40
 _OLD_OFFSET_SIZE_AT: Final = 13
-_OLD_SUPERBLOCK_BYTES: Final = 52
 _MASK: Final = 0xFFFFFFFF
 
 
@@ -47,17 +46,17 @@ class UncleanFile(io.RawIOBase):
         self._file_size = self._size = self._file.seek(0, os.SEEK_END)
         self._position = 0
         self._file.seek(0)
-        self._head = bytearray(self._file.read(_OLD_SUPERBLOCK_BYTES) or b"")
+        self._head = bytearray(self._file.read(_SUPERBLOCK_BYTES) or b"")
         head = self._head
-        if len(head) < _OLD_SUPERBLOCK_BYTES or not head.startswith(_SIGNATURE):
+        if len(head) < _SUPERBLOCK_BYTES or not head.startswith(_SIGNATURE):
             return
         version = head[_VERSION_AT]
         if version in {2, 3}:
             head[_FLAGS_AT] = 0
             self._extend_to(_END_AT)
             struct.pack_into("<I", head, _CHECKSUM_AT, lookup3(bytes(head[:_CHECKSUM_AT])))
-        elif version in _OLD_END_AT and head[_OLD_OFFSET_SIZE_AT] == 8:
-            self._extend_to(_OLD_END_AT[version])
+        elif version == 0 and head[_OLD_OFFSET_SIZE_AT] == 8:
+            self._extend_to(_OLD_END_AT)
 
     def _extend_to(self, place: int) -> None:
         """Be as long as the superblock says there."""

@@ -66,8 +66,6 @@ def open_input(
     except DamagedFileError as exc:
         if "; check" in str(exc) or "dcwrite recover" in str(exc):  # it says what to do
             raise
-        if "no recording" in str(exc):
-            raise DamagedFileError(f"{exc}; check the name") from exc
         raise DamagedFileError(
             f"{exc}; rescue what is whole with `dcwrite recover {path} OUT.rtdc`"
         ) from exc
