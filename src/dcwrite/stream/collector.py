@@ -114,7 +114,7 @@ class Collector:
         seconds: Any = 1 if stall_timeout is None else stall_timeout
         if not isinstance(seconds, numbers.Real) or not float(seconds) > 0:
             raise UsageError(f"stall_timeout: expected seconds or None, got {stall_timeout!r}")
-        self._get_items = items_getter(event_queue)
+        self._get_items = items_getter(event_queue, packs=True)
         #: taken from the queue, and not looked at
         self._pending: collections.deque[Any] = collections.deque()
         self._batch_bytes = memory_budget // 4

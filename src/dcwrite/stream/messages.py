@@ -15,6 +15,7 @@ import queue
 import select
 import struct
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import parent_process
 from multiprocessing.queues import Queue, SimpleQueue
@@ -40,10 +41,15 @@ class MessageReader:
     ----------
     event_queue
         A queue of `multiprocessing`; see `can_read`.
+    load
+        Makes an item of a message.
     """
 
-    def __init__(self, event_queue: Any) -> None:
+    def __init__(
+        self, event_queue: Any, load: Callable[[bytearray], Any] = ForkingPickler.loads
+    ) -> None:
         self._queue = event_queue
+        self._load = load
         self._reader: Any = event_queue._reader  # noqa: SLF001 - neither has a public name
         self._lock: Any = event_queue._rlock  # noqa: SLF001
         #: room in a bounded queue
@@ -105,7 +111,7 @@ class MessageReader:
             if self._room is not None:
                 for _ in messages:
                     self._room.release()
-        return [ForkingPickler.loads(message) for message in messages]
+        return [self._load(message) for message in messages]
 
     def _message(self, deadline: float) -> bytearray:
         while True:

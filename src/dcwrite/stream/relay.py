@@ -10,9 +10,11 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.queues import SimpleQueue
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from ..errors import UsageError
+from .alike import AlikeFrames
 from .messages import MessageReader
 
 __all__ = [
@@ -25,8 +27,16 @@ __all__ = [
 ]
 
 
-def items_getter(event_queue: Any) -> Callable[[float], list[Any]]:
+def items_getter(event_queue: Any, *, packs: bool = False) -> Callable[[float], list[Any]]:
     """How items are taken from a queue: within so many seconds, or `queue.Empty` is raised.
+
+    Parameters
+    ----------
+    event_queue
+        The queue.
+    packs
+        Whether frames of a multiprocessing queue that are alike may come as `PackedEvents`, which
+        takes less time than to unpickle them.
 
     Raises
     ------
@@ -42,7 +52,8 @@ def items_getter(event_queue: Any) -> Callable[[float], list[Any]]:
             f"queue.Queue or a multiprocessing.Queue, for instance"
         )
     if MessageReader.can_read(event_queue):
-        return MessageReader(event_queue).get_many
+        load = AlikeFrames().load if packs else ForkingPickler.loads
+        return MessageReader(event_queue, load).get_many
     if not isinstance(event_queue, SimpleQueue):
         return lambda timeout: [event_queue.get(timeout=timeout)]
 
