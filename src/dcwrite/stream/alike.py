@@ -28,7 +28,7 @@ Bytes = npt.NDArray[np.uint8]
 _MOST_FORMS: Final = 256
 _MOST_FAILURES: Final = 16
 #: A mark that is shorter may be found where it is not.
-_LEAST_MARK_BYTES: Final = 8
+_LEAST_MARK_BYTES: Final = 4
 _SEED: Final = 20240917
 #: Bytes of an index in a pickle: of 1, 2 or 4 bytes (opcodes BININT1, BININT2, BININT).
 _INDEX_LIMITS: Final = ((2**8, 1), (2**16, 2), (2**31, 4))
