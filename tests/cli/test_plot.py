@@ -12,6 +12,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -404,6 +405,16 @@ def test_rate(
     assert rate.per_unit == pytest.approx(mean, rel=0.21)
 
 
+def test_texts_that_are_no_utf8(tmp_path: Path) -> None:
+    path = write(tmp_path / "cells.rtdc", **cells(50), fl1_max=np.arange(50.0))
+    with h5py.File(path, "r+") as h5:
+        for key in ("experiment:sample", "fluorescence:channel 1 name"):
+            h5.attrs[key] = "5 \N{MICRO SIGN}m".encode("latin-1")
+    plot(path, tmp_path / "cells.png", dpi=40)
+    plot(path, tmp_path / "cells.pdf", dpi=40)
+    assert read(path).title == "5 ?m"
+
+
 def test_bins_of_the_rate(tmp_path: Path) -> None:
     path = write(tmp_path / "a.rtdc", time=np.linspace(0, 10, 1001))
     rate = read(path, rate_bin=3.0).rate
@@ -538,7 +549,7 @@ def test_features_of_different_length(tmp_path: Path) -> None:
     [
         ({"x": "deforn"}, FeatureNotFoundError, "got 'deforn'; did you mean deform"),
         ({"features": "fl1_max"}, FeatureNotFoundError, "got 'fl1_max'"),
-        ({"y": "image"}, FeatureNotFoundError, "expected a scalar feature, got 'image'"),
+        ({"y": "image"}, FeatureNotFoundError, "a scalar feature, got 'image'; there are area"),
         ({"panels": "scatter,pie"}, UsageError, "expected some of scatter, .* got 'pie'"),
         ({"panels": "histogram"}, UsageError, r"got 'histogram'; did you mean histograms\?"),
         ({"panels": []}, UsageError, "got none"),

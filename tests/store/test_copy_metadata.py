@@ -32,6 +32,25 @@ def test_all_is_copied(source: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(after["tables/channels"], before["tables/channels"])
 
 
+def test_texts_that_are_no_utf8(source: Path, tmp_path: Path) -> None:
+    sample = "5 \N{MICRO SIGN}m beads".encode("latin-1")
+    with h5py.File(source, "r+") as h5:
+        h5.attrs["experiment:sample"] = h5["logs/notes"].attrs["author"] = sample
+        h5["events/deform"].attrs["unit"] = sample
+    dcwrite.copy_recording(source, tmp_path / "copy.rtdc", events="0:9")
+    dcwrite.link(tmp_path / "link.rtdc", [source])
+    parts = [part.path for part in dcwrite.split(source, tmp_path / "parts", events=9).parts]
+    dcwrite.join(parts, tmp_path / "joined.rtdc", sort="given", offsets="none")
+    outputs = sorted(tmp_path.rglob("*.rtdc"))
+    assert len(outputs) == 4 + len(parts)
+    for path in outputs:
+        with h5py.File(path) as h5:
+            assert h5.attrs["experiment:sample"].encode("utf-8", "surrogateescape") == sample
+    with h5py.File(tmp_path / "copy.rtdc") as h5:
+        for item in (h5["logs/notes"].attrs["author"], h5["events/deform"].attrs["unit"]):
+            assert item.encode("utf-8", "surrogateescape") == sample
+
+
 def test_the_output_wins(source: Path, tmp_path: Path) -> None:
     with HDF5Writer(tmp_path / "out") as writer:
         writer.store_metadata({"setup:identifier": "mine"})

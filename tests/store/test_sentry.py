@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import faulthandler
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -19,7 +21,7 @@ import pytest
 
 import dcwrite
 from dcwrite.errors import DamagedFileError
-from dcwrite.store import sentry
+from dcwrite.store import sentry, sentry_process
 
 from .test_contained import HANGS
 
@@ -28,6 +30,7 @@ from .test_contained import HANGS
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A sentry that has seen nothing."""
     monkeypatch.setattr(sentry, "_seen", {})
+    monkeypatch.setattr(sentry, "_is_off", False)
     yield
     sentry.relieve()
 
@@ -89,7 +92,7 @@ def test_it_works_again_after_a_hang(
 def test_a_crash(recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process crashes while it looks at a file."""
     script = tmp_path / "crashes.py"
-    script.write_text("import os, sys\nsys.stdin.readline()\nos.abort()\n")
+    script.write_text("import os, sys\nos.write(1, b'+')\nsys.stdin.readline()\nos.abort()\n")
     with monkeypatch.context() as patch:
         patch.setattr(sentry, "_SCRIPT", script)
         for _ in range(2):  # what is known is not tried again
@@ -166,6 +169,88 @@ def test_a_fork_has_its_own(recording: Path) -> None:
     os.close(write)
 
 
+def test_one_that_cannot_start_says_nothing_of_files(
+    recording: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An interpreter that does not find h5py: the file is not what is wrong."""
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "h5py.py").write_text("raise RuntimeError\n")
+    monkeypatch.syspath_prepend(tmp_path / "lib")
+    with dcwrite.Recording(recording) as opened:
+        assert len(opened["deform"]) == 3000
+    assert sentry.sentry_pid() is None
+    assert "does it find h5py?" in caplog.text
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs signals")
+def test_one_that_somebody_kills_says_nothing_of_files(
+    recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "is_killed.py"
+    once = tmp_path / "once"
+    script.write_text(
+        f"import os, pathlib, sys\nos.write(1, b'+')\nsys.stdin.readline()\n"
+        f"if pathlib.Path({str(once)!r}).exists():\n    os.write(1, b'!')\n"
+        f"else:\n    pathlib.Path({str(once)!r}).touch()\n    os.kill(os.getpid(), 9)\n"
+    )
+    monkeypatch.setattr(sentry, "_SCRIPT", script)
+    with dcwrite.Recording(recording):
+        assert once.exists()  # a second one was asked
+    script.write_text(
+        "import os, sys\nos.write(1, b'+')\nsys.stdin.readline()\nos.kill(os.getpid(), 15)\n"
+    )
+    monkeypatch.setattr(sentry, "_seen", {})
+    sentry.relieve()
+    with pytest.raises(DamagedFileError, match=r"killed twice .*exit code -15.*try again"):
+        dcwrite.Recording(recording)
+    assert not sentry._seen  # it may be right the next time
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs process groups")
+def test_it_is_not_in_the_programs_group(recording: Path) -> None:
+    """Ctrl-C, or a terminal that is closed, is not for it."""
+    with dcwrite.Recording(recording):
+        pid = sentry.sentry_pid()
+        assert pid is not None
+        assert os.getpgid(pid) != os.getpgid(0)
+
+
+def test_from_within_h5py(recording: Path) -> None:
+    """A callback of h5py's has its lock; another thread asks the sentry meanwhile."""
+    names = [shutil.copy(recording, recording.with_name(f"{i}.rtdc")) for i in range(8)]
+
+    def look(which: list[str]) -> None:
+        for name in which:
+            dcwrite.Recording(name).close()
+
+    with h5py.File(recording) as h5:
+        threads = [
+            threading.Thread(target=h5.visit, args=(lambda _name: look(names),), daemon=True),
+            threading.Thread(target=look, args=(names[::-1],), daemon=True),
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert not any(thread.is_alive() for thread in threads)
+
+
+@pytest.mark.parametrize("name", ["a b.rtdc", "ä.rtdc", "two\nlines.rtdc", '"quoted\\.rtdc'])
+def test_odd_names(recording: Path, name: str) -> None:
+    if os.name == "nt" and not name[0].isalpha():
+        pytest.skip("no such names")
+    try:
+        path = recording.rename(recording.with_name(name))
+    except OSError:
+        pytest.skip("no such names")
+    with dcwrite.Recording(path) as opened:
+        assert len(opened) == 3000
+    assert list(sentry._seen.values()) == [None]
+
+
 def test_without_an_interpreter(recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a program that has Python in it, `sys.executable` may be that program."""
     monkeypatch.setattr(sys, "executable", "/opt/some program")
@@ -174,3 +259,18 @@ def test_without_an_interpreter(recording: Path, monkeypatch: pytest.MonkeyPatch
     with dcwrite.Recording(recording) as opened:
         assert len(opened) == 3000
     assert sentry.sentry_pid() is None
+
+
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+def test_an_index_of_many_chunks(tmp_path: Path, libver: str) -> None:
+    """All are gone through, and no more than the shape allows."""
+    path = tmp_path / "many.rtdc"
+    with h5py.File(path, "w", libver=libver) as h5:
+        h5.create_dataset("events/image", data=np.ones((40, 7, 7), "u1"), chunks=(1, 3, 3))
+    walk = sentry_process.Walk(60, sys.stderr)
+    try:
+        walk.go(os.fspath(path))
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+    assert walk._n_left == 0
+    assert walk._pass(None) is True

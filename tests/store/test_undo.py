@@ -6,6 +6,8 @@ import hashlib
 import logging
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -13,8 +15,10 @@ import numpy as np
 import pytest
 
 import dcwrite
-from dcwrite.store.recover_undo import open_undone
-from dcwrite.store.undo import Undo, UndoneFile, keeping, undo_of, undo_path
+from dcwrite.store.recover_undo import missing_of_before, open_undone
+from dcwrite.store.stream_file import StreamFile
+from dcwrite.store.undo import Undo, keeping, undo_of, undo_path
+from dcwrite.store.undo_file import UndoneFile
 
 N_EVENTS = 1234
 
@@ -185,7 +189,7 @@ def test_recover_goes_back_where_something_is_missing(
         elif how == "a log is gone":
             del h5["logs/a log"]
         else:
-            del h5["events/area_um"]
+            del h5["events/area_um"]  # the file becomes shorter: its end is in the undo file only
     (tmp_path / "kept").rename(undo_path(path))
     report = dcwrite.recover(path, tmp_path / "out.rtdc")
     assert (report.way, report.n_events, report.exit_code) == ("undo", 1500, 1)
@@ -243,3 +247,183 @@ def test_an_error_of_the_caller_needs_no_undo(path: Path) -> None:
     with pytest.raises(dcwrite.UsageError):
         dcwrite.HDF5Writer(path, mode="a", compression="archive", ds_kwds={"compression": "gzip"})
     assert not undo_path(path).exists()
+
+
+def _run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    code = f"import os\nimport dcwrite, h5py\nimport numpy as np\n{code}"
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=folder
+    )
+
+
+@pytest.mark.parametrize("kind", ["path", "foreign"])
+def test_the_working_folder_changes_meanwhile(
+    path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file's name is relative to a folder that is left, where another of its name is."""
+    other = path.parent / "other"
+    other.mkdir()
+    shutil.copy(path, other / path.name)
+    monkeypatch.chdir(path.parent)
+    obj = h5py.File(path.name, "a") if kind == "foreign" else path.name
+    writer = dcwrite.HDF5Writer(obj, mode="a") if kind == "path" else None
+    monkeypatch.chdir(other)
+    writer = writer or dcwrite.HDF5Writer(obj)
+    assert undo_path(path).exists()
+    writer.store_feature_chunk("deform", np.ones(3))
+    writer.close()
+    if isinstance(obj, h5py.File):
+        obj.close()
+    assert not list(path.parent.rglob("*.undo*"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="open files cannot be moved")
+@pytest.mark.parametrize("how", ["renamed", "deleted"])
+def test_a_file_that_was_moved_before(
+    path: Path, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with h5py.File(path, "a") as h5:
+        there = path.rename(path.with_name("elsewhere.rtdc"))
+        if how == "deleted":
+            there.unlink()
+        with caplog.at_level(logging.WARNING), dcwrite.HDF5Writer(h5) as writer:
+            kept = undo_path(there).exists()
+            writer.store_feature_chunk("deform", np.ones(3))
+            writer.flush()
+            assert h5["events/deform"].shape == (N_EVENTS + 3,)
+        assert kept or "no undo file can be kept" in caplog.text
+        assert kept == (how == "renamed" and sys.platform == "linux")
+    assert not list(path.parent.glob("*.undo*"))
+
+
+def test_through_a_link(path: Path, tmp_path: Path) -> None:
+    """The undo file is beside the file, where it counts for all of its names."""
+    folder = tmp_path / "links"
+    folder.mkdir()
+    link = folder / "link.rtdc"
+    try:
+        link.symlink_to(path)
+    except OSError:
+        pytest.skip("links are not allowed here")
+    with dcwrite.HDF5Writer(link, mode="a"):
+        assert undo_path(path).exists()
+        assert list(folder.iterdir()) == [link]
+    _killed(link)
+    for name in (path, link):
+        assert undo_of(name) is not None
+        with pytest.raises(dcwrite.StorageError, match="dcwrite recover"):
+            dcwrite.HDF5Writer(name, mode="a")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no locks to ask for")
+def test_another_program_that_is_alive_was_not_killed(path: Path) -> None:
+    with dcwrite.HDF5Writer(path, mode="a"):
+        done = _run(f"dcwrite.HDF5Writer({path.name!r}, mode='a')", path.parent)
+    assert f"another program adds to '{path.name}' now" in done.stderr
+    assert "killed" not in done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_does_not_end_it(path: Path) -> None:
+    with h5py.File(path, "a") as h5:
+        undo = Undo.keep(h5, path)
+        assert undo is not None
+        pid = os.fork()
+        if not pid:
+            try:
+                undo.release(is_whole=True)
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+        assert undo.path.exists()
+        undo.release(is_whole=True)
+        assert not undo.path.exists()
+
+
+@pytest.mark.parametrize("mode", ["a", "w"])
+def test_a_stream_is_told(path: Path, mode: str) -> None:
+    """Its end would replace the file, and leave what belongs to another."""
+    _killed(path)
+    content = path.read_bytes()
+    with pytest.raises(dcwrite.StorageError, match="dcwrite recover"):
+        StreamFile(path, mode, writer_options={})
+    assert path.read_bytes() == content
+    assert sorted(path.parent.iterdir()) == [path, undo_path(path)]
+
+
+def test_an_undo_file_of_another_file(path: Path, tmp_path: Path) -> None:
+    """What was replaced since is not mixed with what another file had."""
+    _killed(path)
+    path.unlink()
+    with h5py.File(path, "w") as h5:
+        h5["events/deform"] = np.random.default_rng(7).random(500_000)
+    with pytest.raises(dcwrite.DamagedFileError, match=r"of a file with other data.*move"):
+        dcwrite.recover(path, tmp_path / "out.rtdc")
+    path.unlink()
+    with pytest.raises(dcwrite.DamagedFileError, match=r"recording 'run\.rtdc' beside it"):
+        dcwrite.recover(undo_path(path), tmp_path / "out.rtdc")
+    with pytest.raises(dcwrite.StorageError, match="not there any more"):
+        dcwrite.HDF5Writer(path, mode="x")
+    assert not (tmp_path / "out.rtdc").exists()
+
+
+def test_a_file_whose_data_are_damaged_is_still_known(path: Path) -> None:
+    _killed(path)
+    with h5py.File(path) as h5:
+        info = h5["events/image"].id.get_chunk_info(0)
+    with path.open("r+b") as file:
+        file.seek(info.byte_offset)
+        file.write(bytes(info.size // 2))
+    UndoneFile(path, undo_path(path)).close()
+
+
+@pytest.mark.parametrize("feat", ["area_um", "contour"])
+def test_a_new_feature_that_is_not_whole_costs_no_events(tmp_path: Path, feat: str) -> None:
+    """The program is killed when the new feature has fewer rows than there were events."""
+    path = tmp_path / "run.rtdc"
+    with dcwrite.HDF5Writer(path, mode="x") as writer:
+        writer.store_feature_chunk("deform", np.arange(3000.0))
+    data = "np.ones(1000)" if feat == "area_um" else "[np.ones((4, 2), int)] * 100"
+    _run(
+        f"h5 = h5py.File('run.rtdc', 'a')\nwriter = dcwrite.HDF5Writer(h5)\n"
+        f"writer.store_feature_chunk({feat!r}, {data})\nh5.flush()\nos.kill(os.getpid(), 9)",
+        tmp_path,
+    )
+    report = dcwrite.recover(path, tmp_path / "out.rtdc")
+    assert (report.way, report.n_events, report.exit_code) == ("undo", 3000, 1)
+    assert "expected the 3000 events that were there before" in report.damaged[-1]
+    with dcwrite.Recording(tmp_path / "out.rtdc") as recording:
+        np.testing.assert_array_equal(recording["deform"][:], np.arange(3000.0))
+
+
+@pytest.mark.parametrize("how", ["contour", "attribute"])
+def test_recover_looks_at_contours_and_attributes(path: Path, how: str) -> None:
+    _killed(path)
+    with h5py.File(path, "a") as h5:
+        assert not missing_of_before(h5, path, undo_path(path))
+        if how == "contour":
+            h5["events/contour/1"][0] = 77
+            assert missing_of_before(h5, path, undo_path(path)) == ["'contour' is not what it was"]
+        else:
+            del h5.attrs["setup:channel width"]
+            assert missing_of_before(h5, path, undo_path(path)) == [
+                "the attribute 'setup:channel width' is gone"
+            ]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+def test_a_kill_before_it_has_its_name(path: Path, tmp_path: Path) -> None:
+    """Nothing was changed but HDF5's note that the file is open."""
+    done = _run(
+        "from pathlib import Path\nPath.replace = lambda *_: os.kill(os.getpid(), 9)\n"
+        "dcwrite.HDF5Writer('run.rtdc', mode='a')",
+        tmp_path,
+    )
+    assert done.returncode == -9
+    assert not undo_path(path).exists()
+    with pytest.raises(dcwrite.StorageError, match=r"dcwrite recover run\.rtdc"):
+        dcwrite.HDF5Writer(path, mode="a")
+    report = dcwrite.recover(path, tmp_path / "out.rtdc")
+    assert report.n_announced == N_EVENTS
+    with h5py.File(tmp_path / "out.rtdc") as h5:  # its features are of different lengths
+        assert h5["events/deform"].shape == (report.n_events,)

@@ -56,6 +56,31 @@ def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
     assert sorted(item.name for item in tmp_path.iterdir()) == sorted([*others, "out.rtdc"])
 
 
+_TOO_LARGE = """
+import resource, sys, dcwrite
+resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
+work = dcwrite.copy_recording if sys.argv[1] == "copy" else dcwrite.split
+try:
+    work(*sys.argv[2:])
+except dcwrite.StorageError as exc:
+    print(exc.filename)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no limit for the size of a file")
+@pytest.mark.parametrize(
+    ("tool", "out", "named"),
+    [("copy", "out.rtdc", "out.rtdc"), ("split", "parts", "in_0001.rtdc")],
+)
+def test_an_error_names_the_output(tmp_path: Path, tool: str, out: str, named: str) -> None:
+    path_in = make_recording(tmp_path / "in.rtdc")
+    assert path_in.stat().st_size > 10_000
+    command = [sys.executable, "-c", _TOO_LARGE, tool, path_in, tmp_path / out]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert Path(done.stdout.strip()).name == named
+    assert [path.name for path in tmp_path.iterdir()] == ["in.rtdc"]
+
+
 def refuse(progress: Progress) -> None:
     """What is called when some work was done."""
     assert not progress.current, progress

@@ -225,8 +225,8 @@ def _once(inputs: Sequence[Path]) -> list[Path]:
     seen: set[Path] = set()
     found = []
     for path in inputs:
-        unfinished = unfinished_of(path)
-        key = path if unfinished is None else unfinished[0]
+        left = unfinished_of(path) or undo_of(path)
+        key = path if left is None else left[0]
         if key not in seen:
             found.append(path)
         seen.add(key)
@@ -240,7 +240,7 @@ def _run(job: _Job, *, overwrite: bool, cut_damaged: bool, timeout_s: float) -> 
     if problem is not None:
         return _Result(path, None, problem)
     try:
-        if not is_left:
+        if not is_left and path.suffix != ".undo":
             require_hdf5(path)
         report = run_recover(
             path, job.path_out, overwrite=overwrite, cut_damaged=cut_damaged, timeout_s=timeout_s

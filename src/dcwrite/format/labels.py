@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from .text import drawable
+
 __all__ = ["feature_label"]
 
 _LABELS: Final = {
@@ -91,7 +93,7 @@ def _fluorescence(found: re.Match[str], metadata: Mapping[str, Any]) -> str | No
     if text is None:
         return None
     name = metadata.get(f"fluorescence:channel {channel} name")
-    band = f" ({name})" if isinstance(name, str) and 0 < len(name) <= 12 else ""
+    band = f" ({drawable(name)})" if isinstance(name, str) and 0 < len(name) <= 12 else ""
     return f"FL-{channel}{band} {text}"
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ..errors import MetadataError
 
-__all__ = ["decode_lines", "did_you_mean", "encode_lines"]
+__all__ = ["decode_lines", "did_you_mean", "drawable", "encode_lines", "storable"]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
@@ -75,6 +75,26 @@ def encode_lines(lines: Iterable[str | bytes] | str | bytes, what: str) -> npt.N
         encoded.append(line)
     width = max([1, *map(len, encoded)])
     return np.array(encoded, dtype=f"S{width}")
+
+
+def drawable(text: str) -> str:
+    """Text with a question mark for each byte that was no UTF-8, which no font has."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def storable(value: Any) -> Any:
+    """The value of an attribute as h5py takes it: text that was no UTF-8 as the bytes it was."""
+    if isinstance(value, str) and not value.isascii():
+        return value if _is_utf8(value) else value.encode("utf-8", "surrogateescape")
+    return value
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def decode_lines(data: Iterable[Any]) -> list[str]:

@@ -19,7 +19,7 @@ from ..errors import EventError, FeatureNotFoundError, UnsupportedFeatureError
 from ..format.compression import set_default_filter_kwargs
 from ..format.features import GROUP_FEATURES, as_mapping, mask_to_stored
 from ..format.identifier import as_text
-from ..format.text import decode_lines, encode_lines
+from ..format.text import decode_lines, encode_lines, storable
 from .encoder import ChunkCodec, EncoderPool
 from .hdf5 import (
     content_errors,
@@ -236,7 +236,7 @@ def copy_attributes(
         if key in _SUMMARY and isinstance(target, h5py.Dataset) and not same_events:
             continue
         with suppress(TypeError):  # references into the other file mean nothing here
-            target.attrs[key] = source.attrs[key]
+            target.attrs[key] = storable(source.attrs[key])
     summary = [] if same_events else [key for key in _SUMMARY if key in source.attrs]
     if summary and isinstance(target, h5py.Dataset) and target.ndim == 1 and target.size:
         values = target[:]
@@ -312,7 +312,7 @@ def copy_metadata(h5_src: h5py.File, h5_dst: h5py.File, *, keep_empty: bool = Fa
     ):
         for key, value in h5_src.attrs.items():
             if key not in h5_dst.attrs:
-                h5_dst.attrs[key] = value
+                h5_dst.attrs[key] = storable(value)
         if _EVENT_COUNT in h5_dst.attrs and isinstance(h5_dst.get("events"), h5py.Group):
             lengths = {dset.shape[0] for dset in datasets_of(h5_dst["events"]).values()}
             if len(lengths) == 1 and h5_dst.attrs[_EVENT_COUNT] not in lengths:
@@ -363,7 +363,7 @@ def copy_text_or_table(
         dset.flush()  # an error of the disk is lost when it comes with the handle's end
         for key, value in item.attrs.items():
             with suppress(TypeError):
-                target[new_name].attrs[key] = value
+                target[new_name].attrs[key] = storable(value)
     before = target[new_name].attrs.get("software")
     parts = [] if before is None else [as_text(before)]
     target[new_name].attrs["software"] = " | ".join([*parts, f"dcwrite {__version__}"])

@@ -298,7 +298,18 @@ def open_for_writing(path: str | os.PathLike[str], mode: str) -> h5py.File:
     if mode in {"a", "r+"}:
         require_hdf5(path, allow_empty=True)
     with storage_errors(path, f"opening the file in mode '{mode}'"):
-        return _open(path, mode, **CHUNK_CACHE)
+        try:
+            return _open(path, mode, **CHUNK_CACHE)
+        except OSError as exc:
+            if "already open for write" not in str(exc):
+                raise
+            raise StorageError(
+                errno_codes.EIO,
+                f"opening the file in mode '{mode}' failed: HDF5 has noted in it that somebody "
+                f"writes it; if nobody does, its last writer was killed: get a whole recording "
+                f"with `dcwrite recover {path.name}`",
+                os.fspath(path),
+            ) from exc
 
 
 def open_for_reading(path: str | os.PathLike[str]) -> h5py.File:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import BasinError, DamagedFileError
 from ..format.basin import BASIN_GROUP
+from ..format.text import storable
 from .copying import copy_text_or_table
 from .hdf5 import content_errors, own_item, read_whole, storage_errors
 from .objects import copy_object
@@ -49,7 +50,7 @@ def copy_root_attributes(
         for key in h5_src.attrs if names is None else names:
             if key in h5_src.attrs:
                 with suppress(TypeError):  # references into the other file mean nothing here
-                    h5_dst.attrs[key] = h5_src.attrs[key]
+                    h5_dst.attrs[key] = storable(h5_src.attrs[key])
 
 
 def copy_plain_attributes(
@@ -65,7 +66,7 @@ def copy_plain_attributes(
     for key in source.attrs:
         if key not in _SUMMARY:
             with suppress(TypeError):  # references into the other file mean nothing here
-                target.attrs[key] = source.attrs[key]
+                target.attrs[key] = storable(source.attrs[key])
 
 
 def copy_texts(h5_src: h5py.File, h5_dst: h5py.File, prefix: str) -> int:

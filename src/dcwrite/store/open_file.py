@@ -206,7 +206,7 @@ class OpenFile:
     def _end_undo(self, *, is_whole: bool) -> None:
         undo, self._undo = self._undo, None
         if undo is not None:
-            undo.release(self.path, is_whole=is_whole)
+            undo.release(is_whole=is_whole)
 
     def _close_owned(self, doing: str = "closing the file") -> None:
         if self._gave_up:

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Final
 
 from .._version import __version__
-from ..errors import StorageError
+from ..errors import DamagedFileError, StorageError
 from .hdf5 import content_errors
 from .recover_scan import scan_in_child
 from .recover_stream import recover_stream
 from .recovery_report import RecoveryReport
 from .stream_file import unfinished_of
 from .undo import undo_of
+from .undo_file import UndoneFile
 from .whole_file import refuse_same_file, whole_file
 from .writer import HDF5Writer
 
@@ -78,6 +79,13 @@ def recover(
     undo = None
     if unfinished is None and (left := undo_of(path_in)) is not None:
         path_in, undo = left
+        UndoneFile(path_in, undo).close()  # or says what is wrong with it, and what to do
+    elif unfinished is None and path_in.suffix == ".undo" and path_in.is_file():
+        raise DamagedFileError(
+            f"'{path_in}': expected the recording '{path_in.stem}' beside it, to which it "
+            f"belongs, got none; the undo file has only what HDF5 might overwrite: put both into "
+            f"one folder"
+        )
     if unfinished is None and not path_in.is_file():
         raise StorageError(2, "expected an unfinished recording or a file, got none", str(path_in))
     target = Path(path_out) if path_out is not None else _default_output(path_in)

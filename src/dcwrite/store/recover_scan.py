@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,9 +25,10 @@ from .contained import run_contained
 from .copying import copy_features, copy_metadata
 from .encoder import EncoderPool
 from .hdf5 import chunks_of, datasets_of, own_item
-from .recover_undo import missing_of_before, open_undone
+from .recover_undo import events_of_before, missing_of_before, open_undone
 from .recovery_report import RecoveryReport, copy_basin_groups, note_rows, whole_rows
 from .unclean import UncleanFile
+from .undo_file import UndoneFile
 
 __all__ = ["scan", "scan_in_child"]
 
@@ -34,6 +36,10 @@ AnyArray = npt.NDArray[Any]
 
 #: Errors of the disk that is written, not of the file that is read.
 _DISK_CODES: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+
+
+class _BeforeIsLostError(DamagedFileError):
+    """What a file had before it was added to is not all there."""
 
 
 def scan_in_child(
@@ -109,8 +115,14 @@ def scan(
     report = RecoveryReport(path_in, temporary, "scan")
     with _scan_errors(path_in, temporary), _open_any(path_in, report) as h5:
         if undo is not None and (missing := missing_of_before(h5, path_in, undo)):
-            raise DamagedFileError("; ".join(missing))
-        _copy_whole_events(h5, temporary, report, cut_damaged)
+            raise _BeforeIsLostError(f"'{path_in}': {'; '.join(missing)}")
+        size = path_in.stat().st_size
+        _copy_whole_events(h5, temporary, report, cut_damaged, file_bytes=size)
+        if undo is not None and report.n_events < (wanted := events_of_before(path_in, undo)):
+            raise _BeforeIsLostError(
+                f"'{path_in}': expected the {wanted} events that were there before, got "
+                f"{report.n_events} that are whole in all features ({'; '.join(report.damaged)})"
+            )
     return report
 
 
@@ -126,7 +138,9 @@ def scan_undone(
     """
     report = RecoveryReport(path_in, temporary, "undo")
     with _scan_errors(path_in, temporary), open_undone(path_in, undo) as h5:
-        _copy_whole_events(h5, temporary, report, cut_damaged)
+        with UndoneFile(path_in, undo) as file:
+            size = file.seek(0, os.SEEK_END)  # what is there now may be shorter
+        _copy_whole_events(h5, temporary, report, cut_damaged, file_bytes=size)
     return report
 
 
@@ -135,6 +149,8 @@ def _scan_errors(path_in: Path, temporary: Path) -> Iterator[None]:
     """Whatever a torn file leads to is one of our errors."""
     try:
         yield
+    except _BeforeIsLostError:
+        raise
     except (
         ArithmeticError, AttributeError, DCWriteError, LookupError, MemoryError, OSError,
         RuntimeError, TypeError, ValueError,
@@ -159,9 +175,12 @@ def _open_any(path: Path, report: RecoveryReport) -> h5py.File:
 
 
 def _copy_whole_events(
-    h5: h5py.File, temporary: Path, report: RecoveryReport, cut_damaged: bool
+    h5: h5py.File, temporary: Path, report: RecoveryReport, cut_damaged: bool, *, file_bytes: int
 ) -> None:
-    """Write all events whose chunks can be read, and what is beside them."""
+    """Write all events whose chunks can be read, and what is beside them.
+
+    `file_bytes` is the size of the file that `h5` shows: chunks beyond it are not there.
+    """
     events = own_item(h5, "events")
     if not isinstance(events, h5py.Group):
         raise DamagedFileError("there is no group 'events'")
@@ -174,7 +193,6 @@ def _copy_whole_events(
     for name, length in lengths.items():
         if length < report.n_announced:
             report.damaged.append(f"{name}: only {length} of {report.n_announced} events")
-    file_bytes = report.path_in.stat().st_size
     stored = {name: _StoredRows(dset, file_bytes) for name, dset in datasets.items()}
     # of all features something has to be stored: a length alone can be any number
     limit = min(*lengths.values(), *(rows.end for rows in stored.values()))

@@ -14,9 +14,9 @@ import numpy as np
 from ..format.basin import BASIN_GROUP
 from .hdf5 import chunks_of, datasets_of, own_item
 from .unclean import UncleanFile
-from .undo import UndoneFile
+from .undo_file import UndoneFile
 
-__all__ = ["missing_of_before", "open_undone"]
+__all__ = ["events_of_before", "missing_of_before", "open_undone"]
 
 
 def open_undone(path: Path, undo: Path) -> h5py.File:
@@ -46,10 +46,29 @@ def missing_of_before(now: h5py.File, path: Path, undo: Path) -> list[str]:
         The file, and its undo file.
     """
     with open_undone(path, undo) as before:
-        problems = _missing_events(now, before)
+        gone = sorted(set(before.attrs) - set(now.attrs))
+        problems = [f"the attribute '{name}' is gone" for name in gone]
+        problems += _missing_events(now, before)
         for group in ("logs", "tables", "basins", BASIN_GROUP):
             problems += _missing_texts(now, before, group)
     return problems
+
+
+def events_of_before(path: Path, undo: Path) -> int:
+    """Number of events that all features of a file had before it was added to."""
+    with open_undone(path, undo) as before:
+        events = own_item(before, "events")
+        if not isinstance(events, h5py.Group):
+            return 0
+        lengths = [
+            int(dset.shape[0])
+            for dset in datasets_of(events).values()
+            if dset.shape and dset.dtype.kind in "biuf" and not (dset.is_virtual or dset.external)
+        ]
+        contours = own_item(events, "contour")
+        if isinstance(contours, h5py.Group):
+            lengths.append(len(contours))
+        return min(lengths, default=0)
 
 
 def _missing_events(now: h5py.File, before: h5py.File) -> list[str]:
@@ -66,9 +85,24 @@ def _missing_events(now: h5py.File, before: h5py.File) -> list[str]:
         elif not _begins_with(there[name], dset):
             problems.append(f"'{name}' is not what it was")
     contours = own_item(old, "contour")
-    if isinstance(contours, h5py.Group) and len(own_item(new, "contour") or ()) < len(contours):
+    if isinstance(contours, h5py.Group) and not _has_all(own_item(new, "contour"), contours):
         problems.append("'contour' is not what it was")
     return problems
+
+
+def _has_all(now: object, contours: h5py.Group) -> bool:
+    """Whether all contours are there that were before."""
+    if not isinstance(now, h5py.Group):
+        return False
+    for name in contours:
+        item, before = own_item(now, name), own_item(contours, name)
+        if not isinstance(before, h5py.Dataset):
+            continue
+        if not isinstance(item, h5py.Dataset) or item.shape != before.shape:
+            return False
+        if item[()].tobytes() != before[()].tobytes():
+            return False
+    return True
 
 
 def _begins_with(now: h5py.Dataset, before: h5py.Dataset) -> bool:

@@ -14,9 +14,11 @@ import atexit
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -25,15 +27,30 @@ import h5py
 
 from ..errors import DamagedFileError
 
-__all__ = ["NO_WINDOW", "has_interpreter", "relieve", "require_passable", "sentry_pid"]
+__all__ = [
+    "NO_WINDOW",
+    "has_interpreter",
+    "is_open_here",
+    "relieve",
+    "require_passable",
+    "sentry_pid",
+]
 
 #: No call into HDF5 takes so long but one that does not come back.
 HANG_S: float = 60.0
+#: Time to start an interpreter, on a machine that is busy.
+START_S: Final = 60.0
 #: A process that a program with windows starts is not to show one.
 NO_WINDOW: Final = int(getattr(subprocess, "CREATE_NO_WINDOW", 0))
 #: How many files are remembered.
 _MAX_SEEN: Final = 4096
 _SCRIPT: Final = Path(__file__).with_name("sentry_process.py")
+
+#: Signals that no crash of HDF5 sends: somebody else ended the process, or memory was short.
+_FROM_OUTSIDE: Final = frozenset(
+    -getattr(signal, name) for name in ("SIGHUP", "SIGINT", "SIGKILL", "SIGTERM")
+    if hasattr(signal, name)
+)  # fmt: skip
 
 Key = tuple[str, int, int, int, int]
 
@@ -76,16 +93,13 @@ def require_passable(path: str | os.PathLike[str]) -> None:
     except OSError:
         return  # who opens it says what is wrong
     key = (name, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    # asked without our lock: h5py has one, which a callback of h5py's has when it comes here
+    if key not in _seen and is_open_here(status):
+        return
     with _lock:
-        if key not in _seen:
-            if _is_open_here(status):
-                return
-            problem = _ask(name)
-            while len(_seen) >= _MAX_SEEN:
-                del _seen[next(iter(_seen))]
-            _seen[key] = problem
-        if _seen[key] is not None:
-            raise DamagedFileError(f"'{os.fspath(path)}': {_seen[key]}")
+        problem = _seen[key] if key in _seen else _ask(name, key)
+    if problem is not None:
+        raise DamagedFileError(f"'{os.fspath(path)}': {problem}")
 
 
 def sentry_pid() -> int | None:
@@ -109,16 +123,20 @@ def relieve(*, for_ever: bool = False) -> None:
             _end(process)
 
 
-def _end(process: subprocess.Popen[bytes]) -> int:
+def _end(process: subprocess.Popen[bytes], *, in_s: float = 0) -> int:
+    """Exit code of a process that has to end, at the latest then."""
     with suppress(OSError):
         process.stdin.close()  # type: ignore[union-attr]
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(in_s)
     process.kill()
     with suppress(OSError):
         process.stdout.close()  # type: ignore[union-attr]
     return process.wait()
 
 
-def _is_open_here(status: os.stat_result) -> bool:
+def is_open_here(status: os.stat_result) -> bool:
+    """Whether this process holds a file open with HDF5."""
     for number in h5py.h5f.get_obj_ids(types=h5py.h5f.OBJ_FILE):
         with suppress(OSError, RuntimeError, ValueError):
             if os.path.samestat(Path(os.fsdecode(h5py.h5f.get_name(number))).stat(), status):
@@ -126,14 +144,39 @@ def _is_open_here(status: os.stat_result) -> bool:
     return False
 
 
-def _ask(name: str) -> str | None:
-    """What is wrong with a file; None: nothing."""
-    global _process, _owner  # noqa: PLW0603 - one for this process
-    if _process is None or _owner != os.getpid() or _process.poll() is not None:
-        _process, _owner = _start(), os.getpid()
-    if _process is None:
-        return None
-    process = _process
+def _ask(name: str, key: Key) -> str | None:
+    """What is wrong with a file; None: nothing. It is remembered, unless it may be chance."""
+    exitcode: int | None = None
+    for _ in range(2):
+        process = _running()
+        if process is None:
+            return None
+        start = time.monotonic()
+        exitcode = _let_look(process, name)
+        if exitcode not in _FROM_OUTSIDE:
+            break
+    else:
+        return (
+            f"the process that looks at files first was killed twice while it looked at this one "
+            f"(exit code {exitcode}), by somebody, or because memory was short; nothing was read, "
+            f"try again"
+        )
+    problem = None
+    if exitcode == 1 and time.monotonic() - start >= HANG_S:
+        problem = f"does not come back from this file (no sign of life for {HANG_S:.0f} s)"
+    elif exitcode is not None:
+        problem = f"crashed on this file (exit code {exitcode}; negative: killed by that signal)"
+    if problem is not None:
+        problem = f"HDF5 {problem}; it is damaged, and nothing can be read"
+    while len(_seen) >= _MAX_SEEN:
+        del _seen[next(iter(_seen))]
+    _seen[key] = problem
+    return problem
+
+
+def _let_look(process: subprocess.Popen[bytes], name: str) -> int | None:
+    """None when the process came back from a file, else its exit code."""
+    global _process  # noqa: PLW0603 - one for this process
     try:
         process.stdin.write(json.dumps([name, HANG_S]).encode() + b"\n")  # type: ignore[union-attr]
         process.stdin.flush()  # type: ignore[union-attr]
@@ -146,37 +189,64 @@ def _ask(name: str) -> str | None:
         _end(process)
         raise
     _process = None
-    exitcode = _end(process)
-    what = (
-        f"does not come back from this file (no sign of life for {HANG_S:.0f} s)"
-        if exitcode == 1
-        else f"crashed on this file (exit code {exitcode}; negative: killed by that signal)"
-    )
-    return f"HDF5 {what}; it is damaged, and nothing can be read"
+    return _end(process, in_s=START_S)
 
 
-def _start() -> subprocess.Popen[bytes] | None:
-    global _is_off  # noqa: PLW0603 - one for this process
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+def _running() -> subprocess.Popen[bytes] | None:
+    """The sentry's process; None: there can be none."""
+    global _process, _owner, _is_off  # noqa: PLW0603 - one for this process
+    if _is_off:
+        return None
+    if _process is not None and _owner == os.getpid() and _process.poll() is None:
+        return _process
     try:
-        return subprocess.Popen(  # noqa: S603 - this interpreter, and no shell
-            [sys.executable, "-P", os.fspath(_SCRIPT)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env=environment, bufsize=0, creationflags=NO_WINDOW,
-        )  # fmt: skip
+        process = _start()
+        problem = None if _began(process) else f"it ended, exit code {_end(process, in_s=1)}"
     except OSError as exc:
+        process, problem = None, str(exc)
+    if process is None or problem is not None:
         _is_off = True
         logging.getLogger("dcwrite.store").warning(
-            "no process can be started that would look at files first (%s): a file on which HDF5 "
-            "hangs would hang this process",
-            exc,
+            "'%s' cannot be started to look at files first (%s): a file on which HDF5 hangs would "
+            "hang this process; is it Python, and does it find h5py?",
+            sys.executable,
+            problem,
         )
         return None
+    _process, _owner = process, os.getpid()
+    return process
+
+
+def _start() -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.Popen(  # noqa: S603 - this interpreter, and no shell
+        [sys.executable, "-P", os.fspath(_SCRIPT)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        env=environment, bufsize=0, creationflags=NO_WINDOW,
+        start_new_session=True,  # a signal for all that runs in a terminal is not for it
+    )  # fmt: skip
+
+
+def _began(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it has found all that it needs."""
+    timer = threading.Timer(START_S, process.kill)
+    timer.daemon = True
+    with suppress(RuntimeError):  # no threads any more: the interpreter ends
+        timer.start()
+    try:
+        return process.stdout.read(1) == b"+"  # type: ignore[union-attr]
+    except BaseException:
+        _end(process)
+        raise
+    finally:
+        timer.cancel()
 
 
 def _forget() -> None:
     """In a fork: the sentry is the parent's, and another thread may have held the lock."""
     global _process, _lock
+    if _process is not None:
+        _process.returncode = 0  # not this one's child: nothing to wait for, nothing to warn of
     _process, _lock = None, threading.Lock()
 
 
@@ -186,4 +256,10 @@ if hasattr(os, "register_at_fork"):
 
 @atexit.register
 def _at_exit() -> None:
-    relieve()
+    """A thread that still waits for an answer has the lock: it is not waited for."""
+    if _process is not None and _owner == os.getpid():
+        if _lock.acquire(blocking=False):
+            _lock.release()
+            relieve()
+        else:
+            _process.kill()

@@ -54,8 +54,8 @@ def require_space(path: str | os.PathLike[str], n_bytes: int) -> None:
     if free is not None and free < n_bytes:
         raise StorageError(
             errno.ENOSPC,
-            f"expected about {n_bytes / 1e6:.0f} MB of free space, got {free / 1e6:.0f} MB; free "
-            f"some, or choose another disk (nothing was written)",
+            f"expected about {n_bytes / 1e6:,.1f} MB of free space, got {free / 1e6:,.1f} MB; "
+            f"free some, or choose another disk (nothing was written)",
             os.fspath(path),
         )
 

@@ -23,6 +23,7 @@ from .append import GrowingDataset
 from .hdf5 import storage_errors
 from .journal import CONTOURS, Commit, Durability, FeatureRecord, Journal, Tail, sync_file
 from .space import require_space
+from .undo import refuse_leftover_undo
 from .whole_file import rename_without_replacing, sync_folder
 from .writer import HDF5Writer
 
@@ -128,6 +129,8 @@ class StreamFile:
         # what appears under the name in the meantime is somebody else's
         self._may_replace = exists or mode == "w"
         part = part_path(self.path_out)
+        if exists:
+            refuse_leftover_undo(self.path_out)
         self._refuse_leftovers(part)
         made = []
         try:

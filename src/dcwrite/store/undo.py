@@ -1,46 +1,36 @@
 """Undo files: what a file had, kept beside it while it is added to in place.
 
-Alone here: which bytes of an open file HDF5 may overwrite, and the layout of NAME.undo. Invariant:
+Alone here: which bytes of an open file HDF5 may overwrite, and how long they are kept. Invariant:
 from before the first change until the file is whole again, NAME and NAME.undo together give the
 file as it was, byte by byte, whenever the program is killed.
 
 HDF5 writes the chunks of events that were full nowhere but in their places, and never again. All
 else (its metadata, the last chunk of a feature, which moves when it grows, texts) may be
 overwritten, or its place be used for something else: that is what an undo file has.
-
-The file: 8 bytes magic; then ``<QQ``: size of the file, number of pieces; for each piece ``<QQ``:
-offset and length; the bytes of all pieces; ``<I``: CRC-32 of all that comes before.
 """
 
 from __future__ import annotations
 
 import errno
-import io
 import logging
 import os
 import re
-import struct
 import threading
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Final
 
 import h5py
-import numpy as np
-import numpy.typing as npt
 
-from ..errors import DamagedFileError, StorageError
-from .hdf5 import chunks_of, datasets_of, own_item, storage_errors
+from ..errors import StorageError
+from .hdf5 import chunks_of, datasets_of, descriptor_of, own_item, storage_errors
+from .sentry import is_open_here
+from .undo_file import copy_pieces
 from .whole_file import TEMPORARY_NAME, sync_folder
 
-__all__ = ["Undo", "UndoneFile", "keeping", "refuse_leftover_undo", "undo_of", "undo_path"]
+__all__ = ["Undo", "keeping", "refuse_leftover_undo", "undo_of", "undo_path"]
 
-_MAGIC: Final = b"DCWRITEU"
-_HEAD: Final = struct.Struct("<QQ")
-_CHECKSUM: Final = struct.Struct("<I")
-_BLOCK_BYTES: Final = 2**20
 #: Drivers of HDF5 whose file is one file of the system.
 _DRIVERS: Final = frozenset({"sec2", "stdio", "windows"})
 #: The folder may not be written, though the file may.
@@ -48,12 +38,11 @@ _NOT_ALLOWED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 #: Files that are nobody's only copy.
 _UNFINISHED: Final = re.compile(rf"{TEMPORARY_NAME}|.*\.part", re.DOTALL)
 
-Extents = npt.NDArray[np.uint64]
-
 
 def undo_path(path: Path) -> Path:
-    """Name of the undo file: NAME.rtdc.undo."""
-    return path.with_name(path.name + ".undo")
+    """Name of the undo file: NAME.rtdc.undo, beside the file itself where NAME is a link."""
+    file = path.resolve() if path.is_symlink() else path
+    return file.with_name(file.name + ".undo")
 
 
 def undo_of(path: Path) -> tuple[Path, Path] | None:
@@ -79,10 +68,24 @@ def refuse_leftover_undo(path: Path) -> None:
     Raises
     ------
     StorageError
-        An undo file is there that none of this process's writers made (errno EEXIST).
+        An undo file is there that none of this process's writers made (errno EEXIST; EAGAIN:
+        another program adds to the file now).
     """
     undo = undo_path(path)
     if undo.exists() and _key(path) not in _running:
+        if _is_written_elsewhere(path):
+            raise StorageError(
+                errno.EAGAIN,
+                f"another program adds to '{path.name}' now; wait until it has closed the file",
+                os.fspath(path),
+            )
+        if not path.exists():
+            raise StorageError(
+                errno.EEXIST,
+                f"this file keeps what was in a recording '{path.name}' that is not there any "
+                f"more; put that back beside it, or delete '{undo.name}'",
+                os.fspath(undo),
+            )
         raise StorageError(
             errno.EEXIST,
             f"a program was killed while it added to '{path.name}', and this file keeps what was "
@@ -98,10 +101,12 @@ class Undo:
     Several writers of one open file share it: `keep` counts them, `release` ends it with the last.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.path = undo_path(file)
         self._n_writers = 0
         self._is_needed = False
+        self._owner = os.getpid()
 
     @classmethod
     def keep(cls, h5: h5py.File, path: Path) -> Undo | None:
@@ -126,28 +131,32 @@ class Undo:
         """
         if not len(h5) or h5.driver not in _DRIVERS or _UNFINISHED.fullmatch(path.name):
             return None
-        key = _key(path)
+        file = _place_of(h5, path)
+        if file is None:
+            _warn(path, "the file has no name any more, or another than it was opened with")
+            return None
+        key = _key(file)
         with _lock:
             undo = _running.get(key)
             if undo is None:
-                refuse_leftover_undo(path)
-                undo = cls(undo_path(path))
-                if not undo._write(h5, path):
+                refuse_leftover_undo(file)
+                undo = cls(file)
+                if not undo._write(h5):
                     return None
                 _running[key] = undo
             undo._n_writers += 1
             return undo
 
-    def release(self, path: Path, *, is_whole: bool) -> None:
+    def release(self, *, is_whole: bool) -> None:
         """One writer has ended.
 
         Parameters
         ----------
-        path
-            The file.
         is_whole
             Whether all that it wrote is in the file.
         """
+        if self._owner != os.getpid():
+            return  # a fork: the file, and so what it had, is the parent's
         with _lock:
             self._is_needed |= not is_whole
             self._n_writers -= 1
@@ -157,19 +166,20 @@ class Undo:
                 del _running[key]
             if self._is_needed:
                 return
-            with storage_errors(path, "completing the file"):
-                _sync(path)
+            with storage_errors(self._file, "completing the file"):
+                _sync(self._file)
                 self.path.unlink(missing_ok=True)
 
-    def _write(self, h5: h5py.File, path: Path) -> bool:
+    def _write(self, h5: h5py.File) -> bool:
         """Write the undo file; False: it may not be written here."""
+        path = self._file
         with storage_errors(path, "flushing the file"):
             h5.flush()
         temporary = self.path.with_name(self.path.name + ".new")
         try:
             with path.open("rb") as source, temporary.open("wb") as target:
                 size = source.seek(0, os.SEEK_END)
-                _copy_pieces(source, target, size, _changeable(h5, size))
+                copy_pieces(source, target, size, _changeable(h5, size))
                 target.flush()
                 os.fsync(target.fileno())
             temporary.replace(self.path)
@@ -178,12 +188,7 @@ class Undo:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
             if exc.errno in _NOT_ALLOWED:
-                logging.getLogger("dcwrite.store").warning(
-                    "'%s': no undo file can be kept beside it (%s); if the program is killed "
-                    "while it writes, what was in the file may be lost",
-                    path,
-                    exc.strerror,
-                )
+                _warn(path, exc.strerror)
                 return False
             raise StorageError(
                 exc.errno or errno.EIO,
@@ -216,7 +221,53 @@ def keeping(h5: h5py.File) -> Iterator[None]:
                 h5.flush()
             is_whole = True
         finally:
-            undo.release(path, is_whole=is_whole)
+            undo.release(is_whole=is_whole)
+
+
+def _warn(path: Path, reason: str | None) -> None:
+    logging.getLogger("dcwrite.store").warning(
+        "'%s': no undo file can be kept beside it (%s); if the program is killed while it writes, "
+        "what was in the file may be lost",
+        path,
+        reason,
+    )
+
+
+def _place_of(h5: h5py.File, path: Path) -> Path | None:
+    """Where an open file is now, links followed; None: nobody knows.
+
+    The working folder may be another than when it was opened, and the file may have been moved.
+    """
+    path = path.resolve()
+    descriptor = descriptor_of(h5)
+    if descriptor is None:
+        return path if path.exists() else None
+    number, status = descriptor
+    with suppress(OSError):
+        if os.path.samestat(path.stat(), status):
+            return path
+    with suppress(OSError):  # Linux knows
+        path = Path(f"/proc/self/fd/{number}").readlink()
+        if os.path.samestat(path.stat(), status):
+            return path
+    return None
+
+
+def _is_written_elsewhere(path: Path) -> bool:
+    """Whether another program has HDF5's lock of a file that this one has not opened."""
+    if os.name == "nt":
+        return False
+    import fcntl  # noqa: PLC0415 - not there on Windows
+
+    try:
+        with path.open("rb") as file:
+            if not is_open_here(os.fstat(file.fileno())):
+                fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no locks here, or no file
+        return False
+    return False
 
 
 def _sync(path: Path) -> None:
@@ -228,6 +279,16 @@ def _sync(path: Path) -> None:
     with file:
         os.fsync(file.fileno())
 
+
+def _forget() -> None:
+    """In a fork: what is written is the parent's, and another thread may have held the lock."""
+    global _lock  # noqa: PLW0603 - one for this process
+    _lock = threading.RLock()
+    _running.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 _lock = threading.RLock()
 #: undo files of this process, by what is written
@@ -283,125 +344,3 @@ def _lasting(h5: h5py.File) -> list[tuple[int, int]]:
             if info.chunk_offset[0] < n_whole
         ]
     return sorted(found)
-
-
-def _copy_pieces(
-    source: BinaryIO, target: BinaryIO, size: int, pieces: list[tuple[int, int]]
-) -> None:
-    checksum = 0
-
-    def put(data: bytes) -> None:
-        nonlocal checksum
-        target.write(data)
-        checksum = zlib.crc32(data, checksum)
-
-    put(_MAGIC + _HEAD.pack(size, len(pieces)))
-    put(np.array(pieces, "<u8").tobytes())
-    for offset, length in pieces:
-        source.seek(offset)
-        while length:
-            data = source.read(min(length, _BLOCK_BYTES))
-            if not data:
-                raise OSError(errno.EIO, "the file is shorter than it was")
-            put(data)
-            length -= len(data)  # noqa: PLW2901 - what is left of the piece
-    target.write(_CHECKSUM.pack(checksum))
-
-
-class UndoneFile(io.RawIOBase):
-    """A file as it was before it was added to; read-only.
-
-    Parameters
-    ----------
-    path
-        The file.
-    undo
-        Its undo file.
-
-    Raises
-    ------
-    DamagedFileError
-        The undo file is not one, or not whole.
-    """
-
-    def __init__(self, path: Path, undo: Path) -> None:
-        super().__init__()
-        self._undo = undo.open("rb")
-        try:
-            self._size, self._offsets, self._lengths, self._places = _read_head(self._undo, undo)
-            self._file = path.open("rb", buffering=0)
-        except BaseException:
-            self._undo.close()
-            raise
-        self._position = 0
-
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move the position."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        self._position = base + offset
-        return self._position
-
-    def tell(self) -> int:
-        """Current position."""
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        """Read bytes of one piece, or between two."""
-        view = memoryview(buffer).cast("B")
-        position = self._position
-        count = max(0, min(len(view), self._size - position))
-        if not count:
-            return 0
-        number = int(np.searchsorted(self._offsets, position, "right")) - 1
-        inside = position - int(self._offsets[number]) if number >= 0 else 0
-        if number >= 0 and inside < self._lengths[number]:
-            count = min(count, int(self._lengths[number]) - inside)
-            self._undo.seek(int(self._places[number]) + inside)
-            got = self._undo.readinto(view[:count])
-        else:
-            if number + 1 < len(self._offsets):
-                count = min(count, int(self._offsets[number + 1]) - position)
-            self._file.seek(position)
-            got = self._file.readinto(view[:count])
-        self._position += got or 0
-        return got or 0
-
-    def close(self) -> None:
-        """Close both files."""
-        self._file.close()
-        self._undo.close()
-        super().close()
-
-
-def _read_head(file: BinaryIO, path: Path) -> tuple[int, Extents, Extents, Extents]:
-    """Size of the file as it was; of each piece offset, length, and place in the undo file."""
-    total = file.seek(0, os.SEEK_END) - _CHECKSUM.size
-    first = len(_MAGIC) + _HEAD.size
-    file.seek(0)
-    head = file.read(first)
-    checksum, left = zlib.crc32(head), total - first
-    size = n_pieces = 0
-    table = b""
-    is_ours = len(head) == first and head.startswith(_MAGIC) and left >= 0
-    if is_ours:
-        size, n_pieces = _HEAD.unpack_from(head, len(_MAGIC))
-        is_ours = left >= 16 * n_pieces
-    if is_ours:
-        table = file.read(16 * n_pieces)
-        checksum, left = zlib.crc32(table, checksum), left - len(table)
-        while left and (data := file.read(min(left, _BLOCK_BYTES))):
-            checksum, left = zlib.crc32(data, checksum), left - len(data)
-        is_ours = file.read() == _CHECKSUM.pack(checksum)
-    if not is_ours:
-        raise DamagedFileError(f"'{path}': expected an undo file of dcwrite, got other bytes")
-    offsets, lengths = np.frombuffer(table, "<u8").reshape(-1, 2).T.astype(np.uint64)
-    places = first + 16 * n_pieces + np.cumsum(lengths) - lengths
-    return int(size), offsets, lengths, places.astype(np.uint64)

@@ -170,6 +170,10 @@ def whole_file(
             else:
                 rename_without_replacing(temporary, path_out)
             sync_folder(path_out.parent)
+    except OSError as exc:
+        if exc.filename is not None and os.fspath(exc.filename) == os.fspath(temporary):
+            exc.filename = os.fspath(path_out)  # a name that whoever asked for the file knows
+        raise
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -157,9 +157,10 @@ class _Parser:
         first = self._tokens[0]
         if first.kind == "end":
             raise DataError("condition: expected one such as 'deform < 0.1', got an empty text")
-        self._require("condition", self._condition(), first)
-        if self._position < len(self._tokens) - 1:
+        kind = self._condition()
+        if self._next.kind != "end":
             self._refuse("an operator such as '<' or '&', or the end")
+        self._require("condition", kind, first)
         if not self._features:
             raise DataError(
                 f"condition: expected at least one feature, got {self._text[:60]!r}, which is the "
@@ -221,7 +222,10 @@ class _Parser:
 
     def _refuse(self, expected: str) -> NoReturn:
         token = self._next
-        got = "the end" if token.kind == "end" else f"'{self._text[token.start : token.end][:60]}'"
+        word = self._text[token.start : token.end][:60]
+        got = "the end" if token.kind == "end" else f"'{word}'"
+        if token.kind == "name" and word.lower() in _WORDS:
+            got += f"; write '{word.lower()}'"
         self._fail(token.start, f"expected {expected}, got {got}")
 
     def _require(self, kind: Kind, got: Kind, token: _Token) -> None:
@@ -377,6 +381,10 @@ class _Parser:
             return "number"
         if self._known is not None and name not in self._known:
             hint = did_you_mean(name, [*self._known, *FUNCTIONS])
+            if name in FUNCTIONS:
+                hint = f"write {name}(...) for the function"
+            elif name.lower() in _WORDS:
+                hint = f"write '{name.lower()}' for the operator"
             self._fail(
                 token.start,
                 f"expected a scalar feature of the recording, got '{name[:60]}'; "

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import DCWriteError, FeatureNotFoundError, RecordingError
 from ..format.labels import feature_label
-from ..format.text import did_you_mean
+from ..format.text import did_you_mean, drawable
 from ..store.recording import Recording
 from .gallery import evenly, grid_shape, make_gallery, pick_cells
 from .plot_content import PANELS, Content, PlotOptions
@@ -137,7 +137,8 @@ class _Reader:
         """Refuse a feature that was asked for and is not there, or is no scalar one."""
         if self.scalar(feat) is None:
             there = self.scalars()
-            hint = did_you_mean(feat, there) or f"there are {', '.join(there) or 'none'}"
+            hint = None if feat in self._names else did_you_mean(feat, there)
+            hint = hint or f"there are {', '.join(there) or 'none'}"
             raise FeatureNotFoundError(
                 f"'{self.recording.path}': expected a scalar feature, got '{feat}'; {hint}"
                 f"{_unreachable(self.recording)}"
@@ -348,13 +349,12 @@ def _title(recording: Recording, title: str | None) -> str:
     if title is not None:
         return title
     sample = recording.metadata.get("experiment:sample")
-    return (
-        str(sample).strip() if isinstance(sample, str) and sample.strip() else recording.path.stem
-    )
+    named = isinstance(sample, str) and sample.strip()
+    return drawable(str(sample).strip() if named else recording.path.stem)
 
 
 def _footer(recording: Recording, content: Content) -> str:
-    parts = [recording.path.name, _events(content.n_events)]
+    parts = [drawable(recording.path.name), _events(content.n_events)]
     if content.n_drawn < content.n_events and content.n_drawn:
         parts.append(f"{content.n_drawn:,} of them in density and histograms")
     density: Density | None = content.density

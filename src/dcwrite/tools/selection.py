@@ -148,9 +148,11 @@ def _existing(numbers: npt.NDArray[Any], n_events: int, what: str) -> Rows:
     _require_integers(numbers, what)
     bad = (numbers < -n_events) | (numbers >= n_events)
     if bad.any():
+        number = numbers[bad][0]
+        allowed = f"below {n_events}" if number > 0 else f"from -{n_events}"
         raise DataError(
-            f"{what}: expected events below {n_events} (the recording has so many; the first one "
-            f"is 0), got {numbers[bad][0]}"
+            f"{what}: expected events {allowed} (the recording has {n_events}; the first one is "
+            f"0, the last one -1), got {number}"
         )
     signed = numbers.astype(np.int64)
     return np.where(signed < 0, signed + n_events, signed)
