@@ -274,3 +274,33 @@ def test_an_index_of_many_chunks(tmp_path: Path, libver: str) -> None:
         faulthandler.cancel_dump_traceback_later()
     assert walk._n_left == 0
     assert walk._pass(None) is True
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a limit for the size of files")
+def test_after_a_writer_whose_disk_was_full(recording: Path, tmp_path: Path) -> None:
+    """HDF5 crashes when it is asked anything of a file whose closing failed."""
+    code = """if True:
+        import resource, sys
+        import numpy as np
+        import dcwrite
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
+        try:
+            with dcwrite.HDF5Writer(sys.argv[1], mode="x", compression="none") as writer:
+                for _ in range(9):
+                    writer.store_feature_chunk("image", np.zeros((100, 80, 90), np.uint8))
+                    writer.store_feature_chunk("deform", np.zeros(100))
+        except dcwrite.StorageError as exc:
+            print(exc.errno)
+        with dcwrite.Recording(sys.argv[2]) as opened:
+            print(len(opened))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "full.rtdc"), str(recording)],
+        capture_output=True, check=False, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.split()) == (0, ["27", "3000"]), done.stderr
+
+
+def test_a_file_that_is_only_held_to_be_read_is_looked_at(recording: Path) -> None:
+    with recording.open("rb"), dcwrite.Recording(recording):
+        assert sentry.sentry_pid() is not None

@@ -136,11 +136,34 @@ def _end(process: subprocess.Popen[bytes], *, in_s: float = 0) -> int:
 
 
 def is_open_here(status: os.stat_result) -> bool:
-    """Whether this process holds a file open with HDF5."""
+    """Whether this process holds a file open with HDF5, and may write it."""
+    descriptors = _descriptors()
+    if descriptors is not None:
+        return any(_is_held_for_writing(number, status) for number in descriptors)
     for number in h5py.h5f.get_obj_ids(types=h5py.h5f.OBJ_FILE):
         with suppress(OSError, RuntimeError, ValueError):
             if os.path.samestat(Path(os.fsdecode(h5py.h5f.get_name(number))).stat(), status):
                 return True
+    return False
+
+
+def _descriptors() -> list[int] | None:
+    """Numbers of the open files; None: the system does not tell.
+
+    HDF5 is not asked: it crashes on a file whose closing failed, because the disk was full.
+    """
+    with suppress(OSError, ValueError):
+        return [int(name) for name in os.listdir("/dev/fd")]  # noqa: PTH208 - names alone
+    return None
+
+
+def _is_held_for_writing(number: int, status: os.stat_result) -> bool:
+    import fcntl  # noqa: PLC0415 - not on Windows
+
+    with suppress(OSError):
+        if os.path.samestat(os.fstat(number), status):
+            flags = fcntl.fcntl(number, fcntl.F_GETFL)
+            return flags & os.O_ACCMODE != os.O_RDONLY
     return False
 
 
