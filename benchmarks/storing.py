@@ -181,7 +181,8 @@ def compare(
 
 def batches_of_500(context: Context) -> Iterator[Row]:
     """Row 1: images, masks and 48 scalars in batches of 500."""
-    events = without(recording(context.size(4000, 300)), "image_bg")
+    # some seconds of a recording: what is made once, 50 datasets, is a small part of it
+    events = without(recording(context.size(10_000, 300)), "image_bg")
     title = "store, 48 scalars + image + mask, batches of 500"
     row, samples = compare(
         context, "1", title, events, 500, at_least=1.9, limited_by="codec of `image`"

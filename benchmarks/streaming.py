@@ -259,7 +259,8 @@ def write_batches(path: Path, events: Events, **options: Any) -> float:
 
 def durabilities(context: Context) -> Iterator[Row]:
     """Row 11: what the journal costs."""
-    events = without(recording(context.size(3000, 300)), "image_bg")
+    # long enough that the start and the end of the two files are not what is measured
+    events = without(recording(context.size(9000, 300)), "image_bg")
     n_events = len(events["deform"])
     with context.scratch() as folder:
 

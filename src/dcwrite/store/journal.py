@@ -375,14 +375,14 @@ def _parts(tails: Sequence[Tail]) -> Iterator[list[Tail]]:
 
 def _packed(head: dict[str, Any], tails: Sequence[Tail]) -> tuple[dict[str, Any], bytes]:
     """Head and body of a record with rows."""
-    parts: list[bytes] = []
+    parts: list[Any] = []
     described = []
     for tail in tails:
         items = tail.rows if isinstance(tail.rows, list) else [tail.rows]
         shapes = []
         for item in items:
             rows = np.ascontiguousarray(item)
-            parts.append(rows.tobytes())
+            parts.append(rows.reshape(-1).view(np.uint8).data)
             shapes.append([list(rows.shape), rows.dtype.str])
         described.append([tail.number, tail.start, isinstance(tail.rows, list), shapes])
     body = b"".join(parts)
