@@ -17,9 +17,9 @@ from recordings import Events, nbytes, recording
 from tools import (
     FILTERS,
     LARGE_BYTES,
-    MAX_RSS_BYTES,
     events_of_tools,
     peak_bytes,
+    peak_row,
     timed,
     write_recording,
 )
@@ -137,17 +137,10 @@ def _memory(context: Context) -> Iterator[Row]:
             size = sum(map(size_bytes, inputs))
             with mp.get_context("spawn").Pool(1) as pool:
                 peak, seconds = pool.apply(_join_and_split, (inputs, folder))
-            yield Row(
-                "16",
-                f"peak memory of a process that joins and splits {size / 1e9:.1f} GB",
-                "MiB",
-                ours=peak / 2**20,
-                limit=MAX_RSS_BYTES / 2**20,
-                ratio=peak / MAX_RSS_BYTES,
-                at_most=1.0,
-                limited_by="chunks on their way",
-                note=f"{2 * size / seconds / 1e6:.0f} MB/s; the limit is the target",
-            )
+            yield peak_row(
+                "16", f"joins and splits {size / 1e9:.1f} GB", peak, 2 * size / seconds,
+                "chunks on their way",
+            )  # fmt: skip
 
 
 def _join_and_split(inputs: list[Path], folder: Path) -> tuple[int, float]:

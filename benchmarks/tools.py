@@ -21,7 +21,7 @@ from recordings import Events, nbytes, recording
 from dcwrite import HDF5Writer, compress
 from dcwrite.tools.compare import compare
 
-__all__ = ["compressions", "events_of_tools", "peak_bytes", "timed", "write_recording"]
+__all__ = ["compressions", "events_of_tools", "peak_bytes", "peak_row", "timed", "write_recording"]
 
 #: What dclab needs to know of a recording.
 METADATA: Mapping[str, Any] = {
@@ -185,6 +185,21 @@ def compressions_of_good(context: Context, source: Path, raw: int) -> Iterator[R
     )  # fmt: skip
 
 
+def peak_row(number: str, what: str, peak: int, speed: float, limited_by: str) -> Row:
+    """Peak memory [bytes] of a process that does something, and its speed [bytes/s]."""
+    return Row(
+        number,
+        f"peak memory of a process that {what}",
+        "MiB",
+        ours=peak / 2**20,
+        limit=MAX_RSS_BYTES / 2**20,
+        ratio=peak / MAX_RSS_BYTES,
+        at_most=1.0,
+        limited_by=limited_by,
+        note=f"{speed / 1e6:.0f} MB/s; the limit is the target",
+    )
+
+
 def memory_of_compress(context: Context) -> Iterator[Row]:
     """Peak memory of a whole process that compresses a large recording."""
     if not Path("/proc/self/status").exists():
@@ -198,16 +213,12 @@ def memory_of_compress(context: Context) -> Iterator[Row]:
                 peak, seconds = pool.apply(compress_and_tell, (source, folder / "out.rtdc"))
             size = size_bytes(source)
             (folder / "out.rtdc").unlink()
-            yield Row(
+            yield peak_row(
                 "15",
-                f"peak memory of a process that compresses {size / 1e9:.1f} GB",
-                "MiB",
-                ours=peak / 2**20,
-                limit=MAX_RSS_BYTES / 2**20,
-                ratio=peak / MAX_RSS_BYTES,
-                at_most=1.0,
-                limited_by="chunks on their way",
-                note=f"{size / seconds / 1e6:.0f} MB/s; the limit is the target",
+                f"compresses {size / 1e9:.1f} GB",
+                peak,
+                size / seconds,
+                "chunks on their way",
             )
 
 

@@ -15,6 +15,8 @@ import struct
 from pathlib import Path
 from typing import Any, Final
 
+from .raw_view import RawView
+
 __all__ = ["UncleanFile", "lookup3"]
 
 _SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
@@ -29,7 +31,7 @@ _OLD_OFFSET_SIZE_AT: Final = 13
 _MASK: Final = 0xFFFFFFFF
 
 
-class UncleanFile(io.RawIOBase):
+class UncleanFile(RawView):
     """A read-only file whose superblock says that it was closed, and is as long as it claims.
 
     Bytes that the file has not got read as zeros.
@@ -44,7 +46,6 @@ class UncleanFile(io.RawIOBase):
         super().__init__()
         self._file = source.open("rb", buffering=0) if isinstance(source, Path) else source
         self._file_size = self._size = self._file.seek(0, os.SEEK_END)
-        self._position = 0
         self._file.seek(0)
         self._head = bytearray(self._file.read(_SUPERBLOCK_BYTES) or b"")
         head = self._head
@@ -66,24 +67,6 @@ class UncleanFile(io.RawIOBase):
             end = self._size
             struct.pack_into("<Q", self._head, place, end)
         self._size = max(self._size, end)
-
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move the position."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        self._position = base + offset
-        return self._position
-
-    def tell(self) -> int:
-        """Current position."""
-        return self._position
 
     def readinto(self, buffer: Any) -> int:
         """Read as many bytes as fit."""

@@ -11,7 +11,6 @@ offset and length; the bytes of all pieces; ``<I``: CRC-32 of all that comes bef
 from __future__ import annotations
 
 import errno
-import io
 import os
 import struct
 import zlib
@@ -22,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DamagedFileError
+from .raw_view import RawView
 
 __all__ = ["UndoneFile", "copy_pieces"]
 
@@ -86,7 +86,7 @@ def _marks(source: Any, size: int, offsets: Extents, lengths: Extents) -> npt.ND
     return marks
 
 
-class UndoneFile(io.RawIOBase):
+class UndoneFile(RawView):
     """A file as it was before it was added to; read-only.
 
     Parameters
@@ -119,25 +119,6 @@ class UndoneFile(io.RawIOBase):
                 f"'{undo}': expected what was in '{path.name}' before it was added to, got that "
                 f"of a file with other data; was '{path.name}' replaced since? {_without(undo)}"
             )
-        self._position = 0
-
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move the position."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        self._position = base + offset
-        return self._position
-
-    def tell(self) -> int:
-        """Current position."""
-        return self._position
 
     def readinto(self, buffer: Any) -> int:
         """Read bytes of one piece, or between two."""
