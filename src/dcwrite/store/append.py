@@ -334,6 +334,29 @@ class GrowingDataset:
                 raise OSError(f"the chunk at row {start} did not enter the index")
         return info.byte_offset, info.size
 
+    def require_indexed(self) -> None:
+        """Refuse a dataset that does not find all chunks that were written to it.
+
+        Raises
+        ------
+        StorageError
+            Chunks are not in HDF5's index.
+        """
+        if self.codec is None:
+            return
+        size = self.chunk_events
+        first = -(-self.start_events // size)
+        expected = max(0, -(-self.n_events // size) - first)
+        with storage_errors(self.path, self._doing):
+            if first:
+                starts: list[int] = []
+                self.dset.id.chunk_iter(lambda info: starts.append(info.chunk_offset[0]))
+                found = sum(start >= first * size for start in starts)
+            else:
+                found = self.dset.id.get_num_chunks()
+            if found != expected:
+                raise OSError(f"expected {expected} chunks in the index, got {found}")
+
     def padded_tail(self) -> AnyArray | None:
         """Rows of the unfinished chunk, padded, to be encoded for `settle`; None: no rows."""
         n_tail = self.n_events % self.chunk_events

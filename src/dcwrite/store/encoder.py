@@ -73,8 +73,8 @@ class ChunkCodec:
         self.exact = exact
         self._zstd = Zstd(level=1)  # decodes all levels
         self._checksum = Fletcher32()
-        #: whether lean parameters do for these data; None: not compared yet
-        self._is_lean: bool | None = None
+        #: level -> whether lean parameters do for these data; absent: not compared yet
+        self._is_lean: dict[int, bool] = {}
         self._comparing = threading.Lock()
         self._numbers = itertools.count()
 
@@ -151,10 +151,12 @@ class ChunkCodec:
             None: it is not small, or has to be encoded in both ways and compared.
         """
         level = self.level if level is None else level
-        if level not in LEAN_LEVELS or nbytes > SMALL_BYTES or self.exact or not self._is_lean:
+        if level not in LEAN_LEVELS or nbytes > SMALL_BYTES or self.exact:
+            return None
+        if not self._is_lean.get(level):
             return None
         if next(self._numbers) % COMPARE_PERIOD == COMPARE_PERIOD - 1:
-            self._is_lean = None  # `encode` will compare
+            del self._is_lean[level]  # `encode` will compare
             return None
         return level
 
@@ -165,19 +167,21 @@ class ChunkCodec:
     def _compress(self, data: npt.NDArray[np.uint8], level: int) -> bytes:
         if self.exact or level not in LEAN_LEVELS:
             return compress(data, level)
-        if self._is_lean is None:
+        is_lean = self._is_lean.get(level)
+        if is_lean is None:
             with self._comparing:  # who comes meanwhile waits for the answer
-                if self._is_lean is None:
+                is_lean = self._is_lean.get(level)
+                if is_lean is None:
                     return self._compare(data, level)
         if next(self._numbers) % COMPARE_PERIOD == COMPARE_PERIOD - 1:
             return self._compare(data, level)
-        return compress_lean(data, level) if self._is_lean else compress(data, level)
+        return compress_lean(data, level) if is_lean else compress(data, level)
 
     def _compare(self, data: npt.NDArray[np.uint8], level: int) -> bytes:
         """Encode in both ways, and go on with the better one."""
         exact, lean = compress(data, level), compress_lean(data, level)
-        self._is_lean = len(lean) <= (1 + MOST_LARGER) * len(exact)
-        return lean if self._is_lean else exact
+        self._is_lean[level] = len(lean) <= (1 + MOST_LARGER) * len(exact)
+        return lean if self._is_lean[level] else exact
 
     def decode(
         self, stored: bytes, dtype: np.dtype[Any], shape: tuple[int, ...]

@@ -37,6 +37,7 @@ from .load import LevelPolicy
 from .mould import Mould
 from .moving import MoveCounts, RowMover
 from .open_file import OpenFile
+from .places import ChunkPlaces
 from .row_source import rows_of
 from .write_behind import BUNDLE_BYTES, ChunkWatcher, MakeChunk, WriteBehind
 
@@ -505,7 +506,7 @@ class EventStore:
 
     def watch_chunks(self, watcher: ChunkWatcher) -> None:
         """Have each chunk told that was written: dataset, row, offset, size, CRC-32."""
-        self._behind.watcher = watcher
+        self._behind.watch(watcher, ChunkPlaces(self._file.h5))
         self.contours.keeps_items = True
 
     def flush_datasets(self) -> None:
@@ -519,6 +520,21 @@ class EventStore:
         self._forget_handles()
         for key, dataset in list(self._datasets.items()):
             self._datasets[key] = dataset.reopened(self._file.h5[key[0]])
+        if self._behind.watcher is not None:
+            self.watch_chunks(self._behind.watcher)
+
+    def require_indexed(self) -> None:
+        """Refuse a file in whose index chunks are missing, of those that were told.
+
+        Raises
+        ------
+        StorageError
+            Rows that were written would be read as zeros.
+        """
+        if self._behind.watcher is None:
+            return
+        for dataset in self._datasets.values():
+            dataset.require_indexed()
 
     def when_written(self, action: Callable[[], None]) -> None:
         """Call `action` when all whole chunks that were stored before it are written."""

@@ -20,6 +20,7 @@ from .append import GrowingDataset
 from .buffers import ChunkBuffers
 from .encoder import EncoderPool
 from .load import LevelPolicy
+from .places import ChunkPlaces
 from .zstd import compress_small
 
 __all__ = ["BUNDLE_BYTES", "ChunkWatcher", "MakeChunk", "WriteBehind"]
@@ -92,8 +93,15 @@ class WriteBehind:
         self._bundle: list[_Block] = []
         self._bundle_bytes = 0
         self.in_flight_bytes = 0
-        #: told of each chunk that was written; set it before the first one
+        #: told of each chunk that was written
         self.watcher: ChunkWatcher | None = None
+        self._places: ChunkPlaces | None = None
+
+    def watch(self, watcher: ChunkWatcher | None, places: ChunkPlaces | None) -> None:
+        """Have each chunk told from now on that is written, with its place."""
+        if self._places is not None:
+            self._places.close()
+        self.watcher, self._places = watcher, places
 
     def submit(
         self,
@@ -158,7 +166,8 @@ class WriteBehind:
 
     def _level(self, dataset: GrowingDataset, nbytes: int) -> int | None:
         own_level = None if dataset.codec is None else dataset.codec.level
-        return self.policy.choose((self.in_flight_bytes + nbytes) / self.max_bytes, own_level)
+        backlog = (self.in_flight_bytes + nbytes) / self.max_bytes
+        return self.policy.choose(backlog, own_level, dataset)
 
     def _add(self, block: _Block, nbytes: int) -> None:
         self.in_flight_bytes += nbytes
@@ -212,6 +221,8 @@ class WriteBehind:
             if isinstance(task, _Task):
                 task.future.cancel()
         self._waiting.clear()
+        if self._places is not None:
+            self._places.close()
         self._bundle.clear()
         self._bundle_bytes = self.in_flight_bytes = 0
 
@@ -242,14 +253,26 @@ class WriteBehind:
             return
         self.in_flight_bytes -= task.nbytes
         for block, (stored, checksum) in zip(task.blocks, task.future.result(), strict=True):
-            block.dataset.write_chunk(block.start, stored)
+            if self.watcher is None or self._places is None:
+                block.dataset.write_chunk(block.start, stored)
+            else:
+                offset = self._write_and_find(self._places, block, stored)
+                self.watcher(block.dataset, block.start, offset, len(stored), checksum)
             self._n_stored += len(stored)
-            if self.watcher is not None:
-                offset, size = block.dataset.place_of(block.start)
-                self.watcher(block.dataset, block.start, offset, size, checksum)
         if self._n_stored >= STORED_BYTES and self._on_stored is not None:
             self._n_stored = 0
             self._pool.submit(self._on_stored)
+
+    @staticmethod
+    def _write_and_find(places: ChunkPlaces, block: _Block, stored: bytes | memoryview) -> int:
+        """Write a chunk; gives its offset in the file."""
+        end = places.end_of_file()
+        block.dataset.write_chunk(block.start, stored)
+        offset = places.find(stored, end)
+        if offset is None:
+            offset, size = block.dataset.place_of(block.start)
+            places.remember(offset, size)
+        return offset
 
     def _make(self, blocks: list[_Block]) -> list[tuple[bytes | memoryview, int]]:
         """Bytes and checksum of each chunk; on a thread of the pool."""

@@ -217,6 +217,7 @@ class HDF5Writer:
             try:
                 if not self._file.failed:
                     self._flush()
+                    self._store.require_indexed()
                     if finish:
                         self._finish()
             except OSError:

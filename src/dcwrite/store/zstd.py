@@ -18,9 +18,9 @@ import zstandard
 
 __all__ = ["LEAN_LEVELS", "SMALL_BYTES", "compress", "compress_lean", "compress_small"]
 
-#: Levels that have lean parameters, and the size of the hash table of each (log2 of entries): as
-#: small as the level's own parameters make images with camera noise, or smaller.
-LEAN_LEVELS: Final = {5: 18, 4: 16, 3: 15, 2: 14}
+#: Levels that have lean parameters: the size of the hash table (log2 of entries) and the shortest
+#: match of each. The images of a recording are about as small as with the level's own.
+LEAN_LEVELS: Final = {5: (18, 4), 4: (16, 4), 3: (14, 4), 2: (12, 4), 1: (12, 7)}
 #: Up to this size zstd has other parameters for its levels; level 3 is as small as 5 for scalars.
 SMALL_BYTES: Final = 16 * 1024
 _SMALL_LEVEL: Final = 3
@@ -93,12 +93,13 @@ def compress_lean(data: Any, level: int) -> bytes:
         return compress(data, min(level, _SMALL_LEVEL))
     found = _compressors.lean.get(level)
     if found is None:
+        hash_log, min_match = LEAN_LEVELS[level]
         parameters = zstandard.ZstdCompressionParameters(
             window_log=20,  # a chunk
-            hash_log=LEAN_LEVELS[level],
+            hash_log=hash_log,
             chain_log=16,  # not used by this strategy
             search_log=1,
-            min_match=4,
+            min_match=min_match,
             target_length=0,
             strategy=zstandard.STRATEGY_FAST,
             write_content_size=True,
