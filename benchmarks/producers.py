@@ -36,12 +36,15 @@ class Task:
         Where the time of each put is noted; None: nowhere.
     frame_rate_hz
         Frames per second of each producer's recording; None: as fast as it goes.
+    frames_per_put
+        Frames that are put at once, with `put_batch` if there are several.
     """
 
     queue: Any
     counts: Any
     times: Any = None
     frame_rate_hz: float | None = None
+    frames_per_put: int = 1
 
 
 def new_counts(n_frames: int) -> Any:
@@ -59,7 +62,8 @@ class Crew:
     folder
         Through which the events get to them.
     events
-        What they hold; frame i has the events of i modulo their number.
+        What they hold; frame i has the events of i modulo their number (of a multiple of the
+        frames that are put at once, for these).
     tasks
         What they can be told to do.
     n_producers
@@ -132,7 +136,10 @@ def _produce(
     while (which := pipe.recv()) is not None:
         task = tasks[which]
         start = time.perf_counter()
-        _put_all(task, held, number, n_producers)
+        if task.frames_per_put > 1:
+            _put_batches(task, arrays, number, n_producers)
+        else:
+            _put_all(task, held, number, n_producers)
         if hasattr(task.queue, "join_thread"):
             task.queue.close()
             task.queue.join_thread()
@@ -153,3 +160,15 @@ def _put_all(task: Task, held: list[Events], number: int, n_producers: int) -> N
         if times is not None:
             times[frame] = time.perf_counter()
         put((frame, held[frame % n_held]))
+
+
+def _put_batches(task: Task, arrays: Events, number: int, n_producers: int) -> None:
+    """Put several frames at once; each producer has every n-th batch of them."""
+    put_batch, counts, size = task.queue.put_batch, task.counts, task.frames_per_put
+    n_held = len(next(iter(arrays.values())))
+    for first in range(number * size, len(counts), n_producers * size):
+        n_frames = min(size, len(counts) - first)
+        start = first % (n_held - n_held % size)
+        counts[first : first + n_frames] = [1] * n_frames
+        events = {feat: data[start : start + n_frames] for feat, data in arrays.items()}
+        put_batch(first, [1] * n_frames, events)

@@ -42,7 +42,7 @@ def wait_until_a_producer_waits(event_queue: EventQueue) -> None:
     """Read announcements, without taking items, until a producer says that it has no room."""
     reader = event_queue._reader
     with reader._turn(None):
-        while not reader._wanted:
+        while all(lane.wanted is None for lane in reader._known):
             assert wait([event_queue._lanes.pipe.reader], timeout=RESULT_TIMEOUT_S)
             reader._read_pipe()
 

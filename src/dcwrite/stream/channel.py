@@ -194,6 +194,31 @@ class EventQueue:
         self._begin_if_forked()
         return self._reader.get_many(deadline_of(block=True, timeout=timeout))
 
+    def get_runs(self, timeout: float | None = None, before: int | None = None) -> Items:
+        """Take what is there, frames that are alike together, as the queue writers do.
+
+        Parameters
+        ----------
+        timeout
+            As for `get_many`.
+        before
+            Frames from this one on may stay in the queue, as long as it has room for them and
+            others come.
+
+        Returns
+        -------
+        list
+            As `get_many`; and `PackedRun` for many frames at once. With `before` it is empty when
+            only frames came that stay.
+
+        Raises
+        ------
+        queue.Empty, WriterDiedError, ClosedError, UsageError
+            As for `get`.
+        """
+        self._begin_if_forked()
+        return self._reader.get_runs(deadline_of(block=True, timeout=timeout), before)
+
     def empty(self) -> bool:
         """Whether there is nothing to get; no more than a guess while others put."""
         self._begin_if_forked()

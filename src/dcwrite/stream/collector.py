@@ -26,7 +26,8 @@ from ..format.features import FRAME_INFO_FEATURES
 from .early import EarlyFrames, size_bytes
 from .packing import PackedEvents
 from .recycled import RecycledMemory
-from .relay import items_getter, memory_of
+from .relay import memory_of, runs_getter
+from .runs import PackedRun
 from .stash import EventStash, Schema
 
 __all__ = ["MEMORY_BUDGET", "Batch", "Collector"]
@@ -114,7 +115,7 @@ class Collector:
         seconds: Any = 1 if stall_timeout is None else stall_timeout
         if not isinstance(seconds, numbers.Real) or not float(seconds) > 0:
             raise UsageError(f"stall_timeout: expected seconds or None, got {stall_timeout!r}")
-        self._get_items = items_getter(event_queue, packs=True)
+        self._get_items = runs_getter(event_queue)
         #: taken from the queue, and not looked at
         self._pending: collections.deque[Any] = collections.deque()
         self._batch_bytes = memory_budget // 4
@@ -237,31 +238,28 @@ class Collector:
         start, stop
             Those frames; they may have come before.
         """
-        start = frame = stash.index_offset + stash.num_frames
+        start = stash.index_offset + stash.num_frames
         stop = min(stash.index_offset + self._threshold, self._n_frames)
         if stash.is_final:
             return start, start
-        # as long as no event has come, nobody knows how many fit
-        knows_size = bool(self._event_bytes)
-        most = self._batch_bytes / self._event_bytes if knows_size else 0.0
-        counts: list[int] = []
-        size = stash.size
-        is_full = False
-        while frame < stop and not is_full:
-            count = int(self._feat_nevents[frame])
-            if count < 0 or (count and not knows_size):
-                break
-            if size + count > most and frame > stash.index_offset and knows_size:
-                is_full = True
-                break
-            counts.append(count)
-            size += count
-            frame += 1
-        is_final = is_full or frame == stop
-        if is_final or (counts and knows_size):
-            stash.extend(counts, is_final=is_final)
-            return start, frame
-        return start, start
+        counts = np.asarray(self._feat_nevents[start:stop])
+        counts = counts[: _length_of_start(counts >= 0)].astype(np.int64)
+        if not self._event_bytes:
+            # as long as no event has come, nobody knows how many fit
+            counts = counts[: _length_of_start(counts == 0)]
+            is_final = start + len(counts) == stop
+            if not is_final:
+                return start, start
+        else:
+            fits = stash.size + np.cumsum(counts) <= self._batch_bytes / self._event_bytes
+            if start == stash.index_offset:
+                fits[:1] = True
+            n_frames = _length_of_start(fits)
+            is_final = n_frames < len(counts) or start + n_frames == stop
+            counts = counts[:n_frames]
+        if is_final or len(counts):
+            stash.extend(counts.tolist(), is_final=is_final)
+        return start, start + len(counts)
 
     def _add_early(self, stash: EventStash, start: int, stop: int) -> None:
         if start < stop and len(self._early):
@@ -293,18 +291,45 @@ class Collector:
                 self._check()
                 self._last_check = now
             try:
-                pending.extend(self._get_items(TICK_S - CHECK_PERIOD_S))
+                pending.extend(self._get_items(TICK_S - CHECK_PERIOD_S, self._early_from()))
             except queue.Empty:
                 self._last_check = -np.inf
                 return False
         stash = self._stash
         while pending:
             item = pending.popleft()
-            if stash is None or not self._receive_alike(stash, item):
+            if type(item) is PackedRun:
+                self._receive_run(item)
+            elif stash is None or not self._receive_alike(stash, item):
                 self._receive(item)
             if stash is not None and stash.is_complete():
                 break
         return True
+
+    def _early_from(self) -> int | None:
+        """First frame that has no place in the batch yet; None: take what comes."""
+        stash = self._stash
+        if stash is None or not self._event_bytes:
+            return None
+        return stash.index_offset + stash.num_frames
+
+    def _receive_run(self, run: PackedRun) -> None:
+        """Take frames that are like each other, one by one where the batch does not fit them."""
+        stash = self._stash
+        reserved = self._frame_info and run.layout.reserved
+        n_taken = 0
+        while n_taken < len(run):
+            n_added = 0
+            if stash is not None and not reserved:
+                n_added = stash.add_run(run.part(n_taken))
+            if n_added:
+                self.n_received += n_added
+            else:
+                self._receive(run.part(n_taken).first_item())
+            n_taken += max(1, n_added)
+            if stash is not None and stash.is_complete() and n_taken < len(run):
+                self._pending.appendleft(run.part(n_taken))
+                return
 
     def _receive_alike(self, stash: EventStash, item: Any) -> bool:
         """Take a frame of the batch that is like those before it; False: look at it closely."""
@@ -429,11 +454,18 @@ class Collector:
         """What is left in the queue may only be frames without events."""
         while True:
             while self._pending:
-                self._receive(self._pending.popleft())
+                item = self._pending.popleft()
+                for single in item.items() if type(item) is PackedRun else [item]:
+                    self._receive(single)
             try:
-                self._pending.extend(self._get_items(0))
+                self._pending.extend(self._get_items(0, None))
             except (queue.Empty, OSError, ValueError, UsageError, WriterDiedError):
                 return  # nothing is left, the queue was closed, or half an item was left there
+
+
+def _length_of_start(are_good: npt.NDArray[np.bool_]) -> int:
+    """How many are good before the first one that is not."""
+    return len(are_good) if are_good.all() else int(np.argmin(are_good))
 
 
 def _reserved(events: Mapping[str, Any]) -> list[str]:

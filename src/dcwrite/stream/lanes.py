@@ -16,7 +16,9 @@ import os
 import struct
 import time
 from multiprocessing import context
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+
+import numpy as np
 
 from ..errors import ClosedError, UsageError
 from .peers import MessagePipe, SharedBlock
@@ -24,8 +26,10 @@ from .peers import MessagePipe, SharedBlock
 __all__ = [
     "MESSAGE",
     "MESSAGES_PER_READ",
+    "MESSAGE_DTYPE",
     "Kind",
     "Lanes",
+    "Message",
     "Word",
     "aligned",
     "deadline_of",
@@ -60,6 +64,41 @@ class Word:
 #: kind, lane, layout, size of the record, frame (or process id, or size of the whole), end of the
 #: record in the lane, number of the item in the lane, events, frames
 MESSAGE: Final = struct.Struct("<BBHIqQQII")
+#: The same for many at once.
+MESSAGE_DTYPE: Final = np.dtype(
+    [
+        ("kind", "<u1"), ("lane", "<u1"), ("layout", "<u2"), ("size_bytes", "<u4"),
+        ("value", "<i8"), ("end", "<u8"), ("sequence", "<u8"), ("n_events", "<u4"),
+        ("n_frames", "<u4"),
+    ]
+)  # fmt: skip
+
+
+class Message(NamedTuple):
+    """A message; see `MESSAGE`."""
+
+    kind: int
+    lane: int
+    layout: int
+    size_bytes: int
+    value: int
+    end: int
+    sequence: int
+    n_events: int
+    n_frames: int
+
+    @property
+    def lent_bytes(self) -> int:
+        """Memory in the lane."""
+        return self.size_bytes
+
+    def is_early(self, before: int) -> bool:
+        """Whether it is of frames from `before` on, which stand in the lane."""
+        return (
+            self.kind in {Kind.PACKED, Kind.BATCH} and self.value >= before and self.size_bytes > 0
+        )
+
+
 #: What a pipe holds at most on Linux (64 KiB), so that one read takes all.
 MESSAGES_PER_READ: Final = 65536 // MESSAGE.size
 

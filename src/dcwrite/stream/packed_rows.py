@@ -16,6 +16,7 @@ from ..errors import EventError
 from ..format.features import as_item_arrays, is_contour
 from .packing import Layout, MisfitError, PackedEvents
 from .recycled import RecycledMemory
+from .runs import PackedRun
 
 __all__ = ["PackedRows", "can_be_copied"]
 
@@ -60,6 +61,8 @@ class PackedRows:
         self._arrays: dict[str, AnyArray] = {}
         #: where the bytes of each go, and how many an event has
         self._targets: list[tuple[memoryview, int]] = []
+        #: the same as arrays of shape (events, bytes)
+        self._bytes: list[npt.NDArray[np.uint8]] = []
         self._lists: dict[str, list[AnyArray | None]] = {
             name: [None] * n_events for name in layout.rest
         }
@@ -74,11 +77,14 @@ class PackedRows:
             for name, dtype, item_shape in layout.arrays
         }
         arrays = (self._rows, *self._arrays.values())
-        self._targets = [
-            (memoryview(cast("Any", array.reshape(-1).view(np.uint8))), item_bytes)
+        self._bytes = [
+            array.reshape(-1).view(np.uint8).reshape(capacity, item_bytes)
             for array, item_bytes in zip(
                 arrays, (layout.row_bytes, *layout.array_bytes), strict=True
             )
+        ]
+        self._targets = [
+            (memoryview(cast("Any", array.reshape(-1))), array.shape[1]) for array in self._bytes
         ]
         for (target, _), (source, _) in zip(self._targets, old, strict=False):
             target[: len(source)] = source
@@ -100,6 +106,18 @@ class PackedRows:
             start = first * item_bytes
             target[start : start + len(source)] = source
         return True
+
+    def place_run(self, rows: npt.NDArray[np.int64], run: PackedRun) -> None:
+        """Copy the events of several frames with this layout to their rows.
+
+        Parameters
+        ----------
+        rows
+            First row of each frame.
+        run
+            The events.
+        """
+        run.place(self._bytes, rows)
 
     def place_plain(self, first: int, n_events: int, events: Mapping[str, Any]) -> bool:
         """Copy events that are not packed; False: they do not have the layout."""

@@ -146,7 +146,10 @@ class MessagePipe:
     def receive(self, n_messages: int = 1) -> bytes:
         """Take up to that many messages, one behind the other; none: nothing."""
         if _WINDOWS:
-            return self.reader.recv_bytes() if self.reader.poll() else b""
+            found: list[bytes] = []
+            while len(found) < n_messages and self.reader.poll():
+                found.append(self.reader.recv_bytes())
+            return b"".join(found)
         try:
             return os.read(self.reader, n_messages * self._message_bytes)
         except BlockingIOError:

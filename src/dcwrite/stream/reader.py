@@ -1,8 +1,8 @@
 """Reader: the side of an event queue that gets.
 
 Alone here: the order of what comes out, when memory is given back, and what becomes of a lane
-whose owner has gone. Invariant: an item comes out whole or not at all; a lane goes to the next
-only when all that stood in it was taken.
+whose owner has gone. Invariant: an item comes out whole or not at all, those of one producer in
+their order; a lane goes to the next only when all that stood in it was taken.
 """
 
 from __future__ import annotations
@@ -20,18 +20,52 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from ..errors import UsageError, WriterDiedError
-from .lanes import MESSAGE, MESSAGES_PER_READ, Kind, Lanes, Word, lock_timeout, seconds_left
+from .arrivals import Arrivals, Records, by_lane
+from .lanes import (
+    MESSAGE,
+    MESSAGES_PER_READ,
+    Kind,
+    Lanes,
+    Message,
+    Word,
+    lock_timeout,
+    seconds_left,
+)
 from .packing import Layout, Lease, PackedEvents, Spec
 from .peers import Peer, wait
+from .runs import PackedRun
 
 __all__ = ["Items", "Reader"]
 
-Items: TypeAlias = list[tuple[int, Any]]
+Items: TypeAlias = list[Any]
 
 #: Part of a lane that is lent at a time, so that its producer can go on meanwhile.
 _LENT_SHARE: Final = 4
 #: While there is always something to read, deaths are looked for that often.
 _LOOK_PERIOD_S: Final = 0.1
+#: How long a producer without room may wait for frames that are not asked for yet.
+_HOLD_S: Final = 0.02
+
+
+class _Lane:
+    """What the reader knows of a lane."""
+
+    def __init__(self) -> None:
+        self.arrivals = Arrivals()
+        #: the process that owns it
+        self.peer: Peer | None = None
+        #: where its tail goes when what is lent is taken back; None: nothing is lent
+        self.give_back: int | None = None
+        #: tail that its producer waits for, and since when
+        self.wanted: int | None = None
+        self.wanted_since = 0.0
+        #: whether that took too long, so that what comes too early is taken out
+        self.is_urgent = False
+        #: number of the last item that was announced
+        self.seen = 0
+        self.layouts: dict[int, Layout] = {}
+        #: number of the item that comes in parts, its bytes, how many are there
+        self.assembly: tuple[int, bytearray, int] | None = None
 
 
 class Reader:
@@ -48,29 +82,21 @@ class Reader:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._is_attached = False
-        #: announced, and not looked at; a lane that ends: (GONE, lane, error)
-        self._messages: deque[tuple[Any, ...]] = deque()
-        self._ready: deque[tuple[int, Any]] = deque()
+        self._known = [_Lane() for _ in lanes.wakers]
+        #: those of which something was announced, and not looked at
+        self._pending: dict[int, _Lane] = {}
+        self._ready: deque[Any] = deque()
         self._lease = Lease()
-        #: lane -> where its tail goes when what is lent is taken back
-        self._give_back: dict[int, int] = {}
-        #: lane -> tail that its producer waits for
-        self._wanted: dict[int, int] = {}
-        #: lane -> number of the last item that was announced
-        self._seen: dict[int, int] = {}
+        #: numbers of the lanes of which something is lent
+        self._lent: set[int] = set()
         self._specs: dict[Spec, Layout] = {}
-        self._layouts: dict[tuple[int, int], Layout] = {}
-        #: lane -> number of the item, its bytes, how many are there
-        self._assemblies: dict[int, tuple[int, bytearray, int]] = {}
-        #: lane -> the process that owns it
-        self._peers: dict[int, Peer] = {}
         self._last_look_s = time.monotonic()
 
     def get(self, deadline: float | None) -> Any:
         """Take the next item; see `EventQueue.get`."""
         with self._turn(deadline):
             if not self._ready:
-                self._ready.extend(self._take(deadline))
+                self._ready.extend(_single(self._take(deadline)))
             item = self._ready.popleft()
             if type(item) is tuple and len(item) == 2 and isinstance(item[1], PackedEvents):
                 item = (item[0], item[1].unpacked())
@@ -80,7 +106,16 @@ class Reader:
         """Take what is there; see `EventQueue.get_many`."""
         with self._turn(deadline):
             if not self._ready:
-                return self._take(deadline)
+                return _single(self._take(deadline))
+            items = list(self._ready)
+            self._ready.clear()
+            return items
+
+    def get_runs(self, deadline: float | None, before: int | None) -> Items:
+        """Take what is there, frames that are alike together; see `EventQueue.get_runs`."""
+        with self._turn(deadline):
+            if not self._ready:
+                return self._take(deadline, before)
             items = list(self._ready)
             self._ready.clear()
             return items
@@ -97,7 +132,7 @@ class Reader:
 
     def empty(self) -> bool:
         """Whether there is nothing to get."""
-        if self._ready or self._messages:
+        if self._ready or self._pending:
             return False
         return not wait([self._lanes.pipe.reader], timeout=0)
 
@@ -108,10 +143,11 @@ class Reader:
         with self._lock:
             self._lease.is_over = True
             self._ready.clear()
-            self._messages.clear()
-            for peer in self._peers.values():
-                peer.close()
-            self._peers.clear()
+            self._pending.clear()
+            for lane in self._known:
+                if lane.peer is not None:
+                    lane.peer.close()
+                    lane.peer = None
 
     @contextmanager
     def _turn(self, deadline: float | None) -> Iterator[None]:
@@ -138,62 +174,109 @@ class Reader:
         self._is_attached = True
         self._lanes.wake_all()  # who sleeps already is to watch this process
 
-    def _take(self, deadline: float | None) -> Items:
-        """Wait for items; what was lent before is taken back."""
+    def _take(self, deadline: float | None, before: int | None = None) -> Items:
+        """Wait for items; what was lent before is taken back.
+
+        Frames from `before` on stay where they are as long as nobody waits for their memory. With
+        `before` the answer is empty when only such frames have come.
+        """
         self._take_back()
         if time.monotonic() - self._last_look_s > _LOOK_PERIOD_S:
             self._look_for_deaths()
+        has_read = False
         while True:
             self._lanes.check_open()
-            if items := self._decode_some():
+            items, has_decoded = self._decode_some(before)
+            if items or (has_read and before is not None):
                 return items
             self._take_back()
-            if self._messages or self._read_pipe():
+            if has_decoded:
+                continue
+            if has_read := self._read_pipe():
                 continue
             happened = wait(
                 [self._lanes.pipe.reader],
-                timeout=seconds_left(deadline),
-                peers=list(self._peers.values()),
+                timeout=self._patience(deadline),
+                peers=[lane.peer for lane in self._known if lane.peer is not None],
             )
-            if not happened:
-                raise queue.Empty
-            if not self._read_pipe():
-                self._look_for_deaths()
+            if happened:
+                has_read = self._read_pipe()
+                if not has_read:
+                    self._look_for_deaths()
+            elif not self._has_lost_patience() and (left := seconds_left(deadline)) is not None:
+                if left > 0:
+                    continue
+                if not self._pending:
+                    raise queue.Empty
+                before = None  # nothing else comes
+
+    def _patience(self, deadline: float | None) -> float | None:
+        """Seconds until the deadline, or until a producer has waited long enough."""
+        left = seconds_left(deadline)
+        for lane in self._pending.values():
+            if lane.wanted is not None and not lane.is_urgent:
+                hold = max(0.0, lane.wanted_since + _HOLD_S - time.monotonic())
+                left = hold if left is None else min(left, hold)
+        return left
+
+    def _has_lost_patience(self) -> bool:
+        """Whether a producer that waits has waited long enough."""
+        found = False
+        for lane in self._pending.values():
+            if lane.wanted is not None and not lane.is_urgent:
+                lane.is_urgent = time.monotonic() >= lane.wanted_since + _HOLD_S
+                found |= lane.is_urgent
+        return found
 
     def _take_back(self) -> None:
         """Give the memory of what was read back to the producers."""
-        if not self._give_back:
+        if not self._lent:
             return
         lanes = self._lanes
         self._lease.is_over = True
         self._lease = Lease()
-        for lane, end in self._give_back.items():
-            lanes.words[lanes.words_of(lane) + Word.TAIL] = end
-            if lane in self._wanted and end >= self._wanted[lane]:
-                del self._wanted[lane]
-                lanes.wake(lane)
-        self._give_back.clear()
+        for number in self._lent:
+            lane = self._known[number]
+            end, lane.give_back = lane.give_back, None
+            if end is None:
+                continue
+            lanes.words[lanes.words_of(number) + Word.TAIL] = end
+            if lane.wanted is not None and end >= lane.wanted:
+                lane.wanted, lane.is_urgent = None, False
+                lanes.wake(number)
+        self._lent.clear()
 
     def _read_pipe(self) -> bool:
         """Take messages out of the pipe; False: it was empty."""
-        lanes = self._lanes
-        data = lanes.pipe.receive(MESSAGES_PER_READ)
-        for message in MESSAGE.iter_unpack(data):
-            kind, lane, _, _, value, position, sequence, _, _ = message
-            if kind < Kind.HELLO:
-                self._messages.append(message)
-                if kind not in {Kind.PART, Kind.LAYOUT}:
-                    self._seen[lane] = sequence
-            elif kind == Kind.WAIT:
-                if lanes.words[lanes.words_of(lane) + Word.TAIL] >= position:
-                    lanes.wake(lane)
+        data = self._lanes.pipe.receive(MESSAGES_PER_READ)
+        for number, arrived in by_lane(data, self._lanes.lane_bytes):
+            lane = self._known[number]
+            for one in arrived:
+                if isinstance(one, Records):
+                    lane.seen = one.sequence
+                    lane.arrivals.append(one)
+                elif one.kind < Kind.HELLO:
+                    if one.kind not in {Kind.PART, Kind.LAYOUT}:
+                        lane.seen = one.sequence
+                    lane.arrivals.append(one)
                 else:
-                    self._wanted[lane] = position
-            elif kind == Kind.HELLO and value != self._pid:
-                self._peers[lane] = Peer(value)
-            elif kind == Kind.BYE:
-                self._part_with(lane, None)
+                    self._take_note(number, lane, one)
+            if lane.arrivals:
+                self._pending[number] = lane
         return bool(data)
+
+    def _take_note(self, number: int, lane: _Lane, message: Message) -> None:
+        """What is not in turn with the items."""
+        lanes = self._lanes
+        if message.kind == Kind.WAIT:
+            if lanes.words[lanes.words_of(number) + Word.TAIL] >= message.end:
+                lanes.wake(number)
+            else:
+                lane.wanted, lane.wanted_since = message.end, time.monotonic()
+        elif message.kind == Kind.HELLO and message.value != self._pid:
+            lane.peer = Peer(message.value)
+        elif message.kind == Kind.BYE:
+            self._part_with(number, lane, None)
 
     # -----------------------------------------------------------------------------------------
     # producers that end
@@ -201,81 +284,98 @@ class Reader:
     def _look_for_deaths(self) -> None:
         self._last_look_s = time.monotonic()
         lanes = self._lanes
-        for lane, peer in list(self._peers.items()):
-            if not peer.has_ended():
+        for number, lane in enumerate(self._known):
+            peer = lane.peer
+            if peer is None or not peer.has_ended():
                 continue
             while self._read_pipe():  # what it announced stands there by now
                 pass
-            if self._peers.get(lane) is not peer:
+            if lane.peer is not peer:
                 continue  # it had said goodbye
-            begun = lanes.words[lanes.words_of(lane) + Word.BEGUN]
+            begun = lanes.words[lanes.words_of(number) + Word.BEGUN]
             error = None
-            if begun != self._seen.get(lane, 0):
+            if begun != lane.seen:
                 error = WriterDiedError(
                     f"event queue: the process with pid {peer.pid} died in the middle of an item "
                     f"(number {begun} that it put), whose events are lost; look for what killed it"
                 )
-            self._part_with(lane, error)
+            self._part_with(number, lane, error)
 
-    def _part_with(self, lane: int, error: WriterDiedError | None) -> None:
+    def _part_with(self, number: int, lane: _Lane, error: WriterDiedError | None) -> None:
         """Take the lane back, behind the items that stand in it."""
-        peer = self._peers.pop(lane, None)
-        if peer is not None:
-            peer.close()
-        self._messages.append((Kind.GONE, lane, error))
+        if lane.peer is not None:
+            lane.peer.close()
+            lane.peer = None
+        lane.arrivals.end(error)
+        self._pending[number] = lane
 
-    def _recycle(self, lane: int) -> None:
+    def _recycle(self, number: int) -> None:
         """Give a lane to the next who wants one."""
         lanes = self._lanes
-        first = lanes.words_of(lane)
+        first = lanes.words_of(number)
         for word in range(first, first + Word.PER_LANE):
             lanes.words[word] = 0
-        for known in [key for key in self._layouts if key[0] == lane]:
-            del self._layouts[known]
-        self._give_back.pop(lane, None)
-        self._wanted.pop(lane, None)
-        self._seen.pop(lane, None)
-        self._assemblies.pop(lane, None)
-        lanes.tokens.send(bytes([lane]))
+        self._known[number] = _Lane()
+        self._lent.discard(number)
+        lanes.tokens.send(bytes([number]))
 
     # -----------------------------------------------------------------------------------------
     # messages to items
 
-    def _decode_some(self) -> Items:
-        """Items of the next messages, until enough memory is lent."""
+    def _decode_some(self, before: int | None) -> tuple[Items, bool]:
+        """Items of the next messages, until enough memory is lent; whether there were any."""
         items: Items = []
-        n_lent = 0
-        messages = self._messages
-        while messages and n_lent < self._lanes.lane_bytes // _LENT_SHARE:
-            message = messages[0]
-            if message[0] != Kind.GONE:
-                messages.popleft()
-                n_lent += message[3]
-                self._decode(message, items)
-                continue
-            if items:
-                break  # they may be views of this lane
-            messages.popleft()
-            _, lane, error = message
-            self._recycle(lane)
-            if error is not None:
-                raise error
-        return items
+        has_decoded = self._end_lanes()
+        n_left = self._lanes.lane_bytes // _LENT_SHARE
+        for number, lane in list(self._pending.items()):
+            arrivals = lane.arrivals
+            while arrivals and n_left > 0:
+                limit = None if lane.is_urgent else before
+                one = arrivals.next_before(limit, n_left)
+                if one is None:
+                    break
+                has_decoded = True
+                n_left -= one.lent_bytes
+                self._decode(number, lane, one, items)
+            del self._pending[number]
+            if arrivals or arrivals.has_ended:
+                self._pending[number] = lane  # behind the others
+        return items, has_decoded
 
-    def _decode(self, message: tuple[Any, ...], items: Items) -> None:
-        kind, lane, layout_number, size_bytes, value, end, sequence, n_events, n_frames = message
+    def _end_lanes(self) -> bool:
+        """Recycle lanes that have ended, and of which nothing is left."""
+        has_ended = False
+        for number, lane in list(self._pending.items()):
+            if lane.arrivals or not lane.arrivals.has_ended or number in self._lent:
+                continue
+            del self._pending[number]
+            self._recycle(number)
+            has_ended = True
+            if lane.arrivals.error is not None:
+                raise lane.arrivals.error
+        return has_ended
+
+    def _decode(self, number: int, lane: _Lane, one: Message | Records, items: Items) -> None:
         lanes = self._lanes
         memory = lanes.readable
-        offset = lanes.start_of(lane) + (end - size_bytes) % lanes.lane_bytes
+        offset = lanes.start_of(number) + (one.end - one.size_bytes) % lanes.lane_bytes
         lease: Lease | None = self._lease
-        self._give_back[lane] = end
+        self._lent.add(number)
+        if isinstance(one, Records):
+            lane.give_back = one.last_end
+            self._decode_records(number, lane, one, offset, items)
+            return
+        kind, size_bytes, value = one.kind, one.size_bytes, one.value
+        lane.give_back = one.end
         if kind == Kind.PART:
-            self._assemble(lane, sequence, value, memory[offset : offset + size_bytes])
+            self._assemble(lane, one, memory[offset : offset + size_bytes])
             return
         if kind == Kind.RETRACT:
             return
         if not size_bytes and kind != Kind.NONE:
-            whole = self._assemblies.pop(lane)[1]
+            assert lane.assembly is not None
+            whole = lane.assembly[1]
+            lane.assembly = None
             memory, offset, lease = memoryview(whole).toreadonly(), 0, None
         if kind == Kind.LAYOUT:
             spec = pickle.loads(memory[offset:])  # noqa: S301 - from our own producers
@@ -283,35 +383,74 @@ class Reader:
             known = self._specs.get(spec)
             if known is None:
                 known = self._specs[spec] = Layout(spec)
-            self._layouts[lane, layout_number] = known
+            lane.layouts[one.layout] = known
             return
-        lanes.words[lanes.words_of(lane) + Word.N_TAKEN] += n_frames
+        lanes.words[lanes.words_of(number) + Word.N_TAKEN] += one.n_frames
         if kind == Kind.NONE:
             items.append((value, None))
             return
         if kind == Kind.PICKLE:
             items.append(pickle.loads(memory[offset:]))  # noqa: S301 - from our own producers
             return
-        layout = self._layouts[lane, layout_number]
-        after = offset + layout.block_bytes(n_events)
+        layout = lane.layouts[one.layout]
+        after = offset + layout.block_bytes(one.n_events)
         if kind == Kind.PACKED:
             rest = pickle.loads(memory[after:]) if layout.rest else {}  # noqa: S301 - as above
-            items.append((value, PackedEvents(layout, memory, offset, n_events, rest, lease)))
+            items.append((value, PackedEvents(layout, memory, offset, one.n_events, rest, lease)))
             return
-        batch = PackedEvents(layout, memory, offset, n_events, {}, lease)
-        counts = np.frombuffer(memory, np.int64, n_frames, after).tolist()
-        first = 0
-        for frame, count in enumerate(counts, start=value):
-            if count:
-                items.append((frame, batch.part(first, count)))
-                first += count
+        counts = np.frombuffer(memory, np.int64, one.n_frames, after)
+        frames = np.flatnonzero(counts)
+        counts = counts[frames]
+        if len(frames):
+            firsts = np.cumsum(counts) - counts
+            items.append(
+                PackedRun(
+                    layout, memory, offset, 0, one.n_events, frames + value, counts, firsts, lease
+                )
+            )
 
-    def _assemble(self, lane: int, sequence: int, n_bytes: int, part: memoryview) -> None:
+    def _decode_records(
+        self, number: int, lane: _Lane, records: Records, offset: int, items: Items
+    ) -> None:
+        lanes = self._lanes
+        lanes.words[lanes.words_of(number) + Word.N_TAKEN] += len(records.frames)
+        layout, memory = lane.layouts[records.layout], lanes.readable
+        size_bytes, n_events = records.size_bytes, records.n_events
+        if not layout.rest:
+            frames = records.frames
+            counts = np.full(len(frames), n_events)
+            items.append(
+                PackedRun(
+                    layout, memory, offset, size_bytes, n_events, frames, counts,
+                    np.zeros_like(counts), self._lease,
+                )
+            )  # fmt: skip
+            return
+        for frame in records.frames.tolist():
+            after = offset + layout.block_bytes(n_events)
+            rest = pickle.loads(memory[after:])  # noqa: S301 - from our own producers
+            events = PackedEvents(layout, memory, offset, n_events, rest, self._lease)
+            items.append((frame, events))
+            offset += size_bytes
+
+    @staticmethod
+    def _assemble(lane: _Lane, message: Message, part: memoryview) -> None:
         """Add a part to an item that is larger than a lane."""
-        assembly = self._assemblies.get(lane)
-        if assembly is None or assembly[0] != sequence:  # else: of one that was given up
-            assembly = (sequence, bytearray(n_bytes), 0)
+        assembly = lane.assembly
+        if assembly is None or assembly[0] != message.sequence:  # else: of one that was given up
+            assembly = (message.sequence, bytearray(message.value), 0)
         _, whole, n_filled = assembly
-        stop = min(n_bytes, n_filled + len(part))
+        stop = min(message.value, n_filled + len(part))
         whole[n_filled:stop] = part[: stop - n_filled]
-        self._assemblies[lane] = (sequence, whole, stop)
+        lane.assembly = (message.sequence, whole, stop)
+
+
+def _single(items: Items) -> Items:
+    """The same items, one for each frame."""
+    singles: Items = []
+    for item in items:
+        if type(item) is PackedRun:
+            singles.extend(item.items())
+        else:
+            singles.append(item)
+    return singles

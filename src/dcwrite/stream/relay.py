@@ -23,20 +23,18 @@ __all__ = [
     "close_queue",
     "items_getter",
     "memory_of",
+    "runs_getter",
     "without_fork_lock",
 ]
 
 
-def items_getter(event_queue: Any, *, packs: bool = False) -> Callable[[float], list[Any]]:
+def items_getter(event_queue: Any) -> Callable[[float], list[Any]]:
     """How items are taken from a queue: within so many seconds, or `queue.Empty` is raised.
 
     Parameters
     ----------
     event_queue
         The queue.
-    packs
-        Whether frames of a multiprocessing queue that are alike may come as `PackedEvents`, which
-        takes less time than to unpickle them.
 
     Raises
     ------
@@ -46,13 +44,42 @@ def items_getter(event_queue: Any, *, packs: bool = False) -> Callable[[float], 
     if hasattr(event_queue, "get_many"):
         get_many: Callable[[float], list[Any]] = event_queue.get_many
         return get_many
+    return _getter(event_queue, ForkingPickler.loads)
+
+
+def runs_getter(event_queue: Any) -> Callable[[float, int | None], list[Any]]:
+    """The same for a collector: frames that are alike come packed, or as `PackedRun`.
+
+    That takes less time than to unpickle each. The second argument is the first frame that may
+    stay in the queue; most queues give it nevertheless.
+
+    Parameters
+    ----------
+    event_queue
+        The queue.
+
+    Raises
+    ------
+    UsageError
+        There is no way to take anything.
+    """
+    if hasattr(event_queue, "get_runs"):
+        get_runs: Callable[[float, int | None], list[Any]] = event_queue.get_runs
+        return get_runs
+    if hasattr(event_queue, "get_many"):
+        get_items = items_getter(event_queue)
+    else:
+        get_items = _getter(event_queue, AlikeFrames().load)
+    return lambda timeout, _before: get_items(timeout)
+
+
+def _getter(event_queue: Any, load: Callable[[bytearray], Any]) -> Callable[[float], list[Any]]:
     if not hasattr(event_queue, "get"):
         raise UsageError(
             f"event_queue: expected a queue with `get`, got {type(event_queue).__name__}; pass a "
             f"queue.Queue or a multiprocessing.Queue, for instance"
         )
     if MessageReader.can_read(event_queue):
-        load = AlikeFrames().load if packs else ForkingPickler.loads
         return MessageReader(event_queue, load).get_many
     if not isinstance(event_queue, SimpleQueue):
         return lambda timeout: [event_queue.get(timeout=timeout)]

@@ -7,6 +7,7 @@ not depend on the order in which frames arrive.
 
 from __future__ import annotations
 
+from array import array as integer_array
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ from ..format.features import (
 from .packed_rows import PackedRows, can_be_copied
 from .packing import Layout, PackedEvents, analyse
 from .recycled import RecycledMemory
+from .runs import PackedRun
 
 __all__ = ["EventStash", "Schema"]
 
@@ -137,7 +139,7 @@ class EventStash:
         Feature names to arrays of shape (size, ...), filled as frames arrive; "contour": a list.
         Who looks at it before the last frame slows the rest of them down.
     feat_nevents : sequence of int
-        As given.
+        As given; with those that `extend` added: a list.
     size : int
         Number of events of all frames.
     num_frames : int
@@ -175,14 +177,14 @@ class EventStash:
                 f"(-1: the frame was not processed yet)"
             )
         self._events: dict[str, Any] = {}
-        self.feat_nevents = feat_nevents
+        self._given_counts: Any = feat_nevents
         self.size = int(counts.sum())
         self.num_frames = len(counts)
         self.index_offset = index_offset
         self._n_expected = n_expected
         self._is_final = is_final
-        self._counts: list[int] = counts.tolist()
-        self._stops: list[int] = np.cumsum(counts).tolist()
+        self._counts = integer_array("q", counts.tolist())
+        self._stops = integer_array("q", np.cumsum(counts).tolist())
         #: of each frame: 1 if it has brought its events, or has none to bring
         self._tracker = bytearray((counts == 0).tobytes())
         self._n_missing = self._tracker.count(0)
@@ -206,6 +208,11 @@ class EventStash:
         return np.repeat(frames, np.array(self._counts, dtype=np.int64))
 
     @property
+    def feat_nevents(self) -> Any:
+        """Number of events of each frame."""
+        return self._counts.tolist() if self._given_counts is None else self._given_counts
+
+    @property
     def is_final(self) -> bool:
         """Whether no more frames will be added."""
         return self._is_final
@@ -227,13 +234,13 @@ class EventStash:
             self._tracker.append(count == 0)
             self._n_missing += count != 0
         self.num_frames = len(self._counts)
-        self.feat_nevents = self._counts
+        self._given_counts = None
         self._is_final = is_final
         if self._packed is not None:
             self._packed.grow(self.size)
         else:
-            for feat, array in self._events.items():
-                self._events[feat] = _grown(array, self.size)
+            for feat, rows in self._events.items():
+                self._events[feat] = _grown(rows, self.size)
         if is_final and not self._n_missing:
             self._complete()
 
@@ -306,10 +313,41 @@ class EventStash:
         self._note(frame)
         return True
 
+    def add_run(self, run: PackedRun) -> int:
+        """Add the events of several frames that are like those before; gives their number.
+
+        The first frame that is not, or that does not fit, ends it; `add_events` has to look at
+        that one.
+        """
+        packed = self._packed
+        if packed is None or run.layout is not packed.layout:
+            return 0
+        frames = run.frames - self.index_offset
+        n_frames = _length_of_start((frames >= 0) & (frames < self.num_frames))
+        if not n_frames:
+            return 0
+        frames = frames[:n_frames]
+        # views, for this call only: what is looked at cannot grow
+        tracker = np.frombuffer(self._tracker, np.uint8)
+        counts = np.frombuffer(self._counts, np.int64)[frames]
+        fits = (counts == run.counts[:n_frames]) & (tracker[frames] == 0)
+        fits[1:] &= frames[1:] > frames[:-1]
+        n_frames = _length_of_start(fits)
+        if n_frames:
+            frames, counts = frames[:n_frames], counts[:n_frames]
+            rows = np.frombuffer(self._stops, np.int64)[frames] - counts
+            packed.place_run(rows, run.part(0, n_frames))
+            tracker[frames] = 1
+            self._count_added(n_frames)
+        return n_frames
+
     def _note(self, frame: int) -> None:
         """The events of a frame have been added."""
         self._tracker[frame] = True
-        self._n_missing -= 1
+        self._count_added(1)
+
+    def _count_added(self, n_frames: int) -> None:
+        self._n_missing -= n_frames
         if self._n_missing == 0 and self._is_final:
             self._complete()
 
@@ -502,6 +540,11 @@ class _MisfitError(EventError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+def _length_of_start(are_good: npt.NDArray[np.bool_]) -> int:
+    """How many are good before the first one that is not."""
+    return len(are_good) if are_good.all() else int(np.argmin(are_good))
 
 
 def _grown(array: Any, size: int) -> Any:

@@ -1,0 +1,194 @@
+"""Arrivals: what was announced of one lane of an event queue, and not taken yet.
+
+Alone here: which messages belong together, and what has to be taken before what. Invariant:
+nothing overtakes anything else of the same lane.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import WriterDiedError
+from .lanes import MESSAGE, MESSAGE_DTYPE, Kind, Message
+
+__all__ = ["Arrivals", "Records", "by_lane"]
+
+#: With fewer messages it takes longer to look for those that belong together than to look at each.
+_LEAST_TOGETHER: Final = 8
+
+
+class Records(NamedTuple):
+    """Records of single frames, one behind the other, of one size, with one layout.
+
+    Parameters
+    ----------
+    frames
+        Index of each, shape (n,).
+    layout, n_events, size_bytes
+        Of all.
+    end
+        End of the first one in the lane.
+    sequence
+        Number of the last one.
+    """
+
+    frames: npt.NDArray[np.int64]
+    layout: int
+    n_events: int
+    size_bytes: int
+    end: int
+    sequence: int
+
+    @property
+    def last_end(self) -> int:
+        """End of the last one in the lane."""
+        return self.end + (len(self.frames) - 1) * self.size_bytes
+
+    @property
+    def lent_bytes(self) -> int:
+        """Memory in the lane."""
+        return len(self.frames) * self.size_bytes
+
+    def split(self, n_frames: int) -> tuple[Records, Records]:
+        """The first ones, and the others."""
+        first = self._replace(frames=self.frames[:n_frames])
+        end = self.end + n_frames * self.size_bytes
+        return first, self._replace(frames=self.frames[n_frames:], end=end)
+
+
+class Arrivals:
+    """What was announced of a lane, in order.
+
+    Attributes
+    ----------
+    has_ended : bool
+        Whether nothing more will come.
+    error : WriterDiedError or None
+        What its owner died of, to be told after all that came before.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[Message | Records] = deque()
+        #: frame of the last one, as long as all wait in the order of their frames
+        self._last_frame = -1
+        self._is_in_order = True
+        self.has_ended = False
+        self.error: WriterDiedError | None = None
+
+    def __bool__(self) -> bool:
+        """Whether something waits."""
+        return bool(self._waiting)
+
+    def append(self, one: Message | Records) -> None:
+        """Add what was announced."""
+        if not self._waiting:
+            self._is_in_order, self._last_frame = True, -1
+        if isinstance(one, Records):
+            first, last = int(one.frames[0]), int(one.frames[-1])
+            self._is_in_order &= bool((np.diff(one.frames) > 0).all())
+        elif one.kind in {Kind.LAYOUT, Kind.PART, Kind.RETRACT}:
+            first = last = self._last_frame
+        else:
+            first, last = one.value, one.value + max(1, one.n_frames) - 1
+        self._is_in_order &= first >= self._last_frame
+        self._last_frame = last
+        self._waiting.append(one)
+
+    def end(self, error: WriterDiedError | None) -> None:
+        """Nothing more will come."""
+        self.has_ended, self.error = True, error
+
+    def next_before(self, before: int | None, n_bytes: int) -> Message | Records | None:
+        """Take the next one, if it is not too early.
+
+        Parameters
+        ----------
+        before
+            Frames from this one on may stay. They do not if one behind them does not, or if the
+            lane has ended and somebody may wait for it. None: all are taken.
+        n_bytes
+            Records are taken until they have so much memory, at least one.
+
+        Returns
+        -------
+        Message or Records or None
+            None: the next one stays.
+        """
+        one = self._waiting[0]
+        if not self._is_in_order or self.has_ended:
+            before = None
+        if isinstance(one, Records):
+            n_frames = min(len(one.frames), max(1, n_bytes // one.size_bytes))
+            if before is not None:
+                n_frames = min(n_frames, int(np.searchsorted(one.frames, before)))
+            if not n_frames:
+                return None
+            if n_frames < len(one.frames):
+                one, self._waiting[0] = one.split(n_frames)
+                return one
+        elif before is not None and one.is_early(before):
+            return None
+        self._waiting.popleft()
+        return one
+
+
+def by_lane(data: bytes, lane_bytes: int) -> Iterator[tuple[int, list[Message | Records]]]:
+    """Messages of a pipe by lane, those that belong together as one.
+
+    Parameters
+    ----------
+    data
+        The messages.
+    lane_bytes
+        Size of a lane, at whose end records begin anew.
+
+    Yields
+    ------
+    lane, messages
+        In the order in which they came.
+    """
+    if len(data) < _LEAST_TOGETHER * MESSAGE.size:
+        for values in MESSAGE.iter_unpack(data):
+            message = Message(*values)
+            yield message.lane, [message]
+        return
+    messages = np.frombuffer(data, MESSAGE_DTYPE)
+    for lane in np.unique(messages["lane"]).tolist():
+        yield lane, list(_together(messages[messages["lane"] == lane], lane_bytes))
+
+
+def _together(messages: npt.NDArray[np.void], lane_bytes: int) -> Iterator[Message | Records]:
+    """Messages of one lane, those that belong together as one."""
+    sizes, ends = messages["size_bytes"].astype(np.int64), messages["end"].astype(np.int64)
+    starts = ends - sizes
+    goes_on = (
+        (messages["kind"][1:] == Kind.PACKED)
+        & (messages["kind"][:-1] == Kind.PACKED)
+        & (messages["layout"][1:] == messages["layout"][:-1])
+        & (messages["n_events"][1:] == messages["n_events"][:-1])
+        & (sizes[1:] == sizes[:-1])
+        & (starts[1:] == ends[:-1])
+        & (starts[1:] % lane_bytes != 0)
+        & (sizes[1:] > 0)
+    )
+    bounds = [0, *(np.flatnonzero(~goes_on) + 1).tolist(), len(messages)]
+    for start, stop in itertools.pairwise(bounds):
+        if stop - start < _LEAST_TOGETHER:
+            for values in MESSAGE.iter_unpack(messages[start:stop].tobytes()):
+                yield Message(*values)
+            continue
+        first = messages[start]
+        yield Records(
+            messages["value"][start:stop].astype(np.int64),
+            int(first["layout"]),
+            int(first["n_events"]),
+            int(sizes[start]),
+            int(ends[start]),
+            int(messages["sequence"][stop - 1]),
+        )

@@ -1,0 +1,337 @@
+"""Frames that are taken together: nothing differs from one after the other."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dcwrite import EventStash
+from dcwrite.stream.arrivals import Arrivals, Records, by_lane
+from dcwrite.stream.channel import EventQueue
+from dcwrite.stream.collector import Collector
+from dcwrite.stream.lanes import MESSAGE, Kind, Message
+from dcwrite.stream.packing import PackedEvents
+from dcwrite.stream.runs import PackedRun
+from dcwrite.stream.stash import Schema
+
+from .queue_workers import events_of
+from .streams import counts_of
+
+N_FRAMES = 60
+
+
+def items_of(found: list[Any]) -> list[tuple[int, Any]]:
+    """Frames with copies of their events."""
+    items: list[tuple[int, Any]] = []
+    for item in found:
+        singles = item.items() if isinstance(item, PackedRun) else [item]
+        items += [(frame, None if ev is None else ev.unpacked()) for frame, ev in singles]
+    return items
+
+
+def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert list(found) == list(expected)
+    for feat, value in expected.items():
+        assert found[feat].dtype == value.dtype
+        np.testing.assert_array_equal(found[feat], value)
+
+
+@st.composite
+def puts(draw: st.DrawFn) -> list[tuple[int, list[int]]]:
+    """First frame and counts of each put; all frames once, in some order."""
+    found, frame = [], 0
+    while frame < N_FRAMES:
+        size = draw(st.sampled_from([1, 1, 1, 2, 7, 20]))
+        found.append((frame, draw(st.lists(st.integers(0, 3), min_size=size, max_size=size))))
+        frame += size
+    order = draw(st.permutations(range(len(found)))) if draw(st.booleans()) else range(len(found))
+    return [found[ii] for ii in order]
+
+
+def put_all(event_queue: EventQueue, calls: list[tuple[int, list[int]]]) -> dict[int, Any]:
+    """Put; gives the events of each frame that has some."""
+    expected: dict[int, Any] = {}
+    for first, counts in calls:
+        events = [events_of(first + ii, n) for ii, n in enumerate(counts)]
+        expected |= {first + ii: ev for ii, ev in enumerate(events) if counts[ii]}
+        if len(counts) == 1:
+            if counts[0]:
+                event_queue.put((first, events[0]))
+        else:
+            joined = {feat: np.concatenate([ev[feat] for ev in events]) for feat in events[0]}
+            event_queue.put_batch(first, counts, joined)
+    return expected
+
+
+@given(calls=puts())
+def test_what_comes_in_runs_is_what_was_put(calls: list[tuple[int, list[int]]]) -> None:
+    event_queue = EventQueue(1 << 20, producers=1)
+    try:
+        expected = put_all(event_queue, calls)
+        found: list[tuple[int, Any]] = []
+        while len(found) < len(expected):
+            found += items_of(event_queue.get_runs(5))
+        assert [frame for frame, _ in found] == list(expected)  # in the order of the producer
+        for frame, events in found:
+            assert_same(events, expected[frame])
+    finally:
+        event_queue.close()
+
+
+@given(calls=puts(), threshold=st.sampled_from([1, 7, 25, 100]), frame_info=st.booleans())
+def test_batches_are_the_same_as_without_runs(
+    calls: list[tuple[int, list[int]]], threshold: int, frame_info: bool
+) -> None:
+    """The same frames through a queue that gives runs, and through one that gives dicts."""
+    n_frames = max(first + len(counts) for first, counts in calls)
+    counts = counts_of(*[0] * n_frames)
+    for first, numbers in calls:
+        counts[first : first + len(numbers)] = numbers
+    event_queue = EventQueue(1 << 20, producers=1)
+    plain: queue.Queue[Any] = queue.Queue()
+    try:
+        for item in put_all(event_queue, calls).items():
+            plain.put(item)
+        found, expected = [
+            collected(source, counts, threshold, frame_info) for source in (event_queue, plain)
+        ]
+    finally:
+        event_queue.close()
+    assert len(found) == len(expected)
+    for (ours, *numbers), (theirs, *their_numbers) in zip(found, expected, strict=True):
+        assert numbers == their_numbers
+        assert_same(ours, theirs)
+
+
+def collected(source: Any, counts: Any, threshold: int, frame_info: bool) -> list[Any]:
+    """Batches, copied, as their memory is used again."""
+    batches: list[Any] = []
+    Collector(
+        source,
+        counts,
+        write_threshold=threshold,
+        put_batch=lambda ev, *numbers: batches.append(
+            ({feat: np.array(value) for feat, value in ev.items()}, *numbers)
+        ),
+        check=lambda: None,
+        stall_timeout=20,
+        frame_info=frame_info,
+    ).run()
+    return batches
+
+
+def filled(event_queue: EventQueue, frames: range, n_events: int = 1) -> None:
+    for frame in frames:
+        event_queue.put((frame, events_of(frame, n_events)))
+
+
+@pytest.fixture
+def event_queue() -> Any:
+    made = EventQueue(1 << 20, producers=1)
+    yield made
+    made.close()
+
+
+def test_frames_that_are_alike_come_as_one(event_queue: EventQueue) -> None:
+    filled(event_queue, range(30))
+    run, = event_queue.get_runs(5)  # fmt: skip
+    assert isinstance(run, PackedRun)
+    assert run.frames.tolist() == list(range(30))
+    assert run.counts.tolist() == [1] * 30
+
+
+def test_early_frames_stay(event_queue: EventQueue) -> None:
+    """They cost no copy; what is not asked for comes when it is."""
+    filled(event_queue, range(30))
+    found = items_of(event_queue.get_runs(5, 12))
+    assert [frame for frame, _ in found] == list(range(12))
+    event_queue.put((30, events_of(30)))
+    assert event_queue.get_runs(5, 12) == []  # only early ones came
+    assert event_queue.qsize() == 19
+    assert not event_queue.empty()
+    found = items_of(event_queue.get_runs(5, 29))
+    assert [frame for frame, _ in found] == list(range(12, 29))
+    found = items_of(event_queue.get_runs(5, None))
+    assert [frame for frame, _ in found] == [29, 30]
+    assert event_queue.empty()
+
+
+def test_early_frames_come_when_nothing_else_does(event_queue: EventQueue) -> None:
+    filled(event_queue, range(30))
+    assert event_queue.get_runs(5, 10)
+    found = items_of(event_queue.get_runs(0.05, 10))
+    assert [frame for frame, _ in found] == list(range(10, 30))
+    with pytest.raises(queue.Empty):
+        event_queue.get_runs(0.01, 10)
+
+
+def test_an_early_frame_is_no_obstacle(event_queue: EventQueue) -> None:
+    """What stands behind it can be had."""
+    filled(event_queue, range(50, 60))
+    filled(event_queue, range(5))
+    found = items_of(event_queue.get_runs(5, 10))
+    assert [frame for frame, _ in found] == [*range(50, 60), *range(5)]
+
+
+def test_frames_that_stay_do_not_block_who_gave_the_lane_up(event_queue: EventQueue) -> None:
+    """Its lane is wanted by the next one, who may bring what is missing."""
+    filled(event_queue, range(50, 60))
+    event_queue._producer.close()
+    found = items_of(event_queue.get_runs(5, 10))
+    assert [frame for frame, _ in found] == list(range(50, 60))
+    with pytest.raises(queue.Empty):
+        event_queue.get_runs(0.01, 10)
+    filled(event_queue, range(3))
+    found = items_of(event_queue.get_runs(5, 10))
+    assert [frame for frame, _ in found] == [0, 1, 2]
+
+
+def test_a_producer_without_room_does_not_wait_for_ever() -> None:
+    """Its lane is full of early frames, and the one that is missing comes last."""
+    event_queue = EventQueue(1 << 15, producers=1)
+    n_frames = 200
+    thread = threading.Thread(target=filled, args=(event_queue, range(1, n_frames)), daemon=True)
+    thread.start()
+    found: list[int] = []
+    start = time.monotonic()
+    while len(found) < n_frames - 1:
+        assert time.monotonic() - start < 60
+        found += [frame for frame, _ in items_of(event_queue.get_runs(5, 1))]
+    thread.join()
+    assert found == list(range(1, n_frames))
+    event_queue.close()
+
+
+def test_a_stash_takes_what_fits_of_a_run(event_queue: EventQueue) -> None:
+    filled(event_queue, range(20))
+    run, = event_queue.get_runs(5)  # fmt: skip
+    stash = EventStash(0, [1] * 9 + [2] + [1] * 10, schema=Schema())
+    assert stash.add_run(run) == 0  # nothing is there yet that it could be like
+    stash.add_events(*run.first_item())
+    assert stash.add_run(run) == 0  # frame 0 again
+    assert stash.add_run(run.part(1)) == 8  # frame 9 was announced with 2 events
+    assert stash.add_run(run.part(10)) == 10
+    assert stash.missing_frames() == [9]
+    stash.add_events(9, events_of(9, 2))
+    assert stash.is_complete()
+    expected = np.concatenate([events_of(ii, 2 if ii == 9 else 1)["image"] for ii in range(20)])
+    np.testing.assert_array_equal(stash.events["image"], expected)
+    assert EventStash(5, [1] * 3).add_run(run) == 0
+
+
+def test_a_run_gives_its_memory_back(event_queue: EventQueue) -> None:
+    filled(event_queue, range(10))
+    run, = event_queue.get_runs(5)  # fmt: skip
+    stash = EventStash(0, [1] * 10)
+    stash.add_events(*run.first_item())
+    filled(event_queue, range(10, 12))
+    event_queue.get_runs(5)
+    with pytest.raises(AssertionError, match="before its memory is taken back"):
+        stash.add_run(run.part(1))
+
+
+# ------------------------------------------------------------------------------------------
+# what was announced
+
+
+def message(
+    frame: int, end: int, size: int = 64, kind: int = Kind.PACKED, **other: int
+) -> Message:
+    values = {"lane": 0, "layout": 0, "sequence": frame, "n_events": 1, "n_frames": 1, **other}
+    return Message(kind=kind, size_bytes=size, value=frame, end=end, **values)
+
+
+def records(frames: list[int], end: int = 64) -> Records:
+    return Records(np.array(frames), 0, 1, 64, end, frames[-1])
+
+
+def test_messages_that_belong_together() -> None:
+    lane_bytes = 64 * 30
+    ends = [64 * (ii + 1) for ii in range(40)]
+    sent = [message(ii, end, lane=ii % 2) for ii, end in enumerate(ends)]
+    sent[7] = message(7, ends[7], kind=Kind.WAIT, lane=1)
+    for ii in range(0, 40, 2):  # lane 0 side by side, lane 1 with gaps
+        sent[ii] = message(ii, 64 * (ii // 2 + 21), lane=0)
+    data = b"".join(MESSAGE.pack(*one) for one in sent)
+    found = dict(by_lane(data, lane_bytes))
+    assert [type(one) for one in found[1]] == [Message] * 20
+    assert found[1] == sent[1::2]
+    first, second = found[0]  # the lane ends in between
+    assert first.frames.tolist() == list(range(0, 20, 2))
+    assert second.frames.tolist() == list(range(20, 40, 2))
+    assert (first.end, first.last_end) == (64 * 21, 64 * 30)
+    assert (second.end, second.last_end) == (64 * 31, 64 * 40)
+    assert second.sequence == 38
+
+
+def test_few_messages_come_one_by_one() -> None:
+    sent = [message(ii, 64 * (ii + 1)) for ii in range(3)]
+    found = list(by_lane(b"".join(MESSAGE.pack(*one) for one in sent), 1 << 12))
+    assert found == [(0, [one]) for one in sent]
+
+
+def test_what_may_stay() -> None:
+    arrivals = Arrivals()
+    arrivals.append(records([3, 5, 9]))
+    arrivals.append(message(11, 256))
+    taken = arrivals.next_before(6, 10**6)
+    assert isinstance(taken, Records)
+    assert taken.frames.tolist() == [3, 5]
+    assert taken.last_end == 128
+    assert arrivals.next_before(9, 10**6) is None
+    taken = arrivals.next_before(12, 10**6)
+    assert isinstance(taken, Records)
+    assert (taken.frames.tolist(), taken.end) == ([9], 192)
+    assert arrivals.next_before(11, 10**6) is None
+    arrivals.append(message(4, 320))  # out of order: all may be taken
+    assert arrivals.next_before(5, 10**6) == message(11, 256)
+    assert arrivals.next_before(5, 10**6) == message(4, 320)
+    assert not arrivals
+    arrivals.append(message(20, 384))
+    assert arrivals.next_before(5, 10**6) is None
+    arrivals.end(None)
+    assert arrivals.next_before(5, 10**6) == message(20, 384)
+
+
+def test_no_more_is_taken_than_asked_for() -> None:
+    arrivals = Arrivals()
+    arrivals.append(records(list(range(10))))
+    sizes = []
+    while arrivals:
+        taken = arrivals.next_before(None, 200)
+        assert isinstance(taken, Records)
+        sizes.append(len(taken.frames))
+    assert sizes == [3, 3, 3, 1]
+    arrivals.append(records([1, 2]))
+    one = arrivals.next_before(None, 1)
+    assert isinstance(one, Records)
+    assert len(one.frames) == 1
+
+
+def test_other_things_do_not_stay() -> None:
+    """Frames without events, what is pickled, what was put together from parts."""
+    for one in (
+        message(9, 0, 0, Kind.NONE),
+        message(9, 64, kind=Kind.PICKLE),
+        message(9, 64, size=0),
+        message(0, 64, kind=Kind.LAYOUT),
+    ):
+        arrivals = Arrivals()
+        arrivals.append(one)
+        assert arrivals.next_before(5, 1) is one
+
+
+def test_packed_events_of_a_run_are_views(event_queue: EventQueue) -> None:
+    filled(event_queue, range(12), n_events=2)
+    run, = event_queue.get_runs(5)  # fmt: skip
+    for frame, events in run.items():
+        assert isinstance(events, PackedEvents)
+        assert_same(events.unpacked(), events_of(frame, 2))
+    assert [frame for frame, _ in run.part(3, 5).items()] == [3, 4]
