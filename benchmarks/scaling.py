@@ -12,7 +12,7 @@ from measure import Context, Row, in_turn
 from producers import Crew, Task, new_counts
 from recordings import nbytes, recording, scalars, without
 from storing import chunks_of, codec_alone
-from streaming import N_PRODUCERS, write_stream
+from streaming import N_PRODUCERS, write_batches, write_stream
 
 from dcwrite import QueueWriterThread
 from dcwrite.stream.channel import EventQueue
@@ -59,6 +59,33 @@ def lengths(context: Context) -> Iterator[Row]:
         ratio=flatness,
         at_least=0.85,
         limited_by="start and end of the shortest",
+    )
+    yield from many_chunks(context)
+
+
+def many_chunks(context: Context) -> Iterator[Row]:
+    """Row 10: the hundred-thousandth chunk must not take longer to write than the first."""
+    sizes = [context.size(full, quick) for full, quick in ((10_000, 50), (100_000, 100))]
+    rates: dict[int, list[float]] = {n_chunks: [] for n_chunks in sizes}
+    events = {"deform": scalars(10 * sizes[-1])["deform"]}
+    with context.scratch(in_memory=True) as folder:
+        for n_chunks in sizes * context.size(3, 1):
+            part = {feat: data[: 10 * n_chunks] for feat, data in events.items()}
+            kwds = {"chunks": (10,)}
+            seconds = write_batches(folder / "out.rtdc", part, ds_kwds=kwds, threads=1)
+            rates[n_chunks].append(n_chunks / seconds)
+    medians = {n_chunks: statistics.median(values) for n_chunks, values in rates.items()}
+    flatness = medians[sizes[1]] / medians[sizes[0]]
+    yield Row(
+        "10",
+        f"stream of one feature in {sizes[1]:,} chunks; peer: in {sizes[0]:,}",
+        "chunks/s",
+        ours=medians[sizes[1]],
+        peer=medians[sizes[0]],
+        ratio=flatness,
+        at_least=0.85,
+        limited_by="HDF5's calls for each chunk",
+        note="chunks of 10 events, one thread",
     )
 
 
