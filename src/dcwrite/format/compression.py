@@ -36,7 +36,7 @@ class Compression:
     fletcher32
         Whether each chunk ends with a Fletcher-32 checksum.
     exact
-        Whether to use Zstandard's own parameters of the level only. Else levels 2 to 5 may use
+        Whether to use Zstandard's own parameters of the level only. Else levels 1 to 5 may use
         others that make chunks as small in less time; features for which they do not (by 1.5 %)
         are noticed while they are written.
     """
