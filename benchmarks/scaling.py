@@ -111,7 +111,7 @@ def serial_fraction(context: Context) -> Iterator[Row]:
 
 
 def _serial(context: Context, title: str, events: dict[str, Any]) -> Iterator[Row]:
-    n_frames = context.size(6000, 300)
+    n_frames = context.size(20_000, 300)
     n_held = len(events["deform"])
     tasks = [
         Task(EventQueue(producers=N_PRODUCERS), new_counts(n_frames))
