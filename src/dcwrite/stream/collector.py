@@ -40,6 +40,8 @@ MEMORY_BUDGET: Final = 256 * 1024**2
 TICK_S: Final = 0.1
 #: While items come, `check` is called that often: it looks at processes, which takes 10 us.
 CHECK_PERIOD_S: Final = 0.02
+#: For smaller batches it takes longer to look for frames that can be taken together.
+LEAST_BULK_FRAMES: Final = 32
 #: Frame numbers that a message lists.
 LISTED_FRAMES: Final = 20
 
@@ -115,7 +117,8 @@ class Collector:
         seconds: Any = 1 if stall_timeout is None else stall_timeout
         if not isinstance(seconds, numbers.Real) or not float(seconds) > 0:
             raise UsageError(f"stall_timeout: expected seconds or None, got {stall_timeout!r}")
-        self._get_items = runs_getter(event_queue)
+        in_bulk = write_threshold >= LEAST_BULK_FRAMES
+        self._get_items = runs_getter(event_queue, in_bulk=in_bulk)
         #: taken from the queue, and not looked at
         self._pending: collections.deque[Any] = collections.deque()
         self._batch_bytes = memory_budget // 4
@@ -240,8 +243,11 @@ class Collector:
         """
         start = stash.index_offset + stash.num_frames
         stop = min(stash.index_offset + self._threshold, self._n_frames)
-        if stash.is_final:
+        if stash.is_final or (start < stop and self._feat_nevents[start] < 0):
             return start, start
+        if self._event_bytes and start == stash.index_offset == stop - 1:
+            stash.extend([int(self._feat_nevents[start])], is_final=True)  # the only frame
+            return start, stop
         counts = np.asarray(self._feat_nevents[start:stop])
         counts = counts[: _length_of_start(counts >= 0)].astype(np.int64)
         if not self._event_bytes:
@@ -307,11 +313,15 @@ class Collector:
         return True
 
     def _early_from(self) -> int | None:
-        """First frame that has no place in the batch yet; None: take what comes."""
+        """First frame that will have no place in the batch; None: take what comes.
+
+        The one that follows those with known counts will have one: its own count is known as soon
+        as it comes.
+        """
         stash = self._stash
         if stash is None or not self._event_bytes:
             return None
-        return stash.index_offset + stash.num_frames
+        return stash.index_offset + stash.num_frames + (not stash.is_final)
 
     def _receive_run(self, run: PackedRun) -> None:
         """Take frames that are like each other, one by one where the batch does not fit them."""

@@ -47,7 +47,9 @@ def items_getter(event_queue: Any) -> Callable[[float], list[Any]]:
     return _getter(event_queue, ForkingPickler.loads)
 
 
-def runs_getter(event_queue: Any) -> Callable[[float, int | None], list[Any]]:
+def runs_getter(
+    event_queue: Any, *, in_bulk: bool = True
+) -> Callable[[float, int | None], list[Any]]:
     """The same for a collector: frames that are alike come packed, or as `PackedRun`.
 
     That takes less time than to unpickle each. The second argument is the first frame that may
@@ -57,13 +59,15 @@ def runs_getter(event_queue: Any) -> Callable[[float, int | None], list[Any]]:
     ----------
     event_queue
         The queue.
+    in_bulk
+        Whether several frames may come as one; else they come packed, one by one.
 
     Raises
     ------
     UsageError
         There is no way to take anything.
     """
-    if hasattr(event_queue, "get_runs"):
+    if in_bulk and hasattr(event_queue, "get_runs"):
         get_runs: Callable[[float, int | None], list[Any]] = event_queue.get_runs
         return get_runs
     if hasattr(event_queue, "get_many"):
