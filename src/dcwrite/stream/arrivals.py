@@ -46,6 +46,11 @@ class Records(NamedTuple):
     sequence: int
 
     @property
+    def kind(self) -> int:
+        """What they are, as of a message."""
+        return Kind.PACKED
+
+    @property
     def last_end(self) -> int:
         """End of the last one in the lane."""
         return self.end + (len(self.frames) - 1) * self.size_bytes

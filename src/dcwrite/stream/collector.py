@@ -241,31 +241,31 @@ class Collector:
         start, stop
             Those frames; they may have come before.
         """
-        start = stash.index_offset + stash.num_frames
+        start = frame = stash.index_offset + stash.num_frames
         stop = min(stash.index_offset + self._threshold, self._n_frames)
-        if stash.is_final or (start < stop and self._feat_nevents[start] < 0):
+        if stash.is_final:
             return start, start
-        if self._event_bytes and start == stash.index_offset == stop - 1:
-            stash.extend([int(self._feat_nevents[start])], is_final=True)  # the only frame
-            return start, stop
-        counts = np.asarray(self._feat_nevents[start:stop])
-        counts = counts[: _length_of_start(counts >= 0)].astype(np.int64)
-        if not self._event_bytes:
-            # as long as no event has come, nobody knows how many fit
-            counts = counts[: _length_of_start(counts == 0)]
-            is_final = start + len(counts) == stop
-            if not is_final:
-                return start, start
-        else:
-            fits = stash.size + np.cumsum(counts) <= self._batch_bytes / self._event_bytes
-            if start == stash.index_offset:
-                fits[:1] = True
-            n_frames = _length_of_start(fits)
-            is_final = n_frames < len(counts) or start + n_frames == stop
-            counts = counts[:n_frames]
-        if is_final or len(counts):
-            stash.extend(counts.tolist(), is_final=is_final)
-        return start, start + len(counts)
+        # as long as no event has come, nobody knows how many fit
+        knows_size = bool(self._event_bytes)
+        most = self._batch_bytes / self._event_bytes if knows_size else 0.0
+        counts: list[int] = []
+        size = stash.size
+        is_full = False
+        while frame < stop and not is_full:
+            count = int(self._feat_nevents[frame])
+            if count < 0 or (count and not knows_size):
+                break
+            if size + count > most and frame > stash.index_offset and knows_size:
+                is_full = True
+                break
+            counts.append(count)
+            size += count
+            frame += 1
+        is_final = is_full or frame == stop
+        if is_final or (counts and knows_size):
+            stash.extend(counts, is_final=is_final)
+            return start, frame
+        return start, start
 
     def _add_early(self, stash: EventStash, start: int, stop: int) -> None:
         if start < stop and len(self._early):
@@ -471,11 +471,6 @@ class Collector:
                 self._pending.extend(self._get_items(0, None))
             except (queue.Empty, OSError, ValueError, UsageError, WriterDiedError):
                 return  # nothing is left, the queue was closed, or half an item was left there
-
-
-def _length_of_start(are_good: npt.NDArray[np.bool_]) -> int:
-    """How many are good before the first one that is not."""
-    return len(are_good) if are_good.all() else int(np.argmin(are_good))
 
 
 def _reserved(events: Mapping[str, Any]) -> list[str]:

@@ -44,9 +44,9 @@ class Kind:
     # with a record:
     PACKED, BATCH, PICKLE, LAYOUT, PART = range(5)
     # without a record, in turn with the others of the lane:
-    NONE, RETRACT, GONE = range(5, 8)
+    NONE, RETRACT = range(5, 7)
     # taken note of at once:
-    HELLO, BYE, WAIT, NOOP = range(8, 12)
+    HELLO, BYE, WAIT, NOOP = range(7, 11)
 
 
 class Word:

@@ -61,8 +61,6 @@ class PackedRows:
         self._arrays: dict[str, AnyArray] = {}
         #: where the bytes of each go, and how many an event has
         self._targets: list[tuple[memoryview, int]] = []
-        #: the same as arrays of shape (events, bytes); none: not needed yet
-        self._bytes: list[npt.NDArray[np.uint8]] = []
         self._lists: dict[str, list[AnyArray | None]] = {
             name: [None] * n_events for name in layout.rest
         }
@@ -77,7 +75,6 @@ class PackedRows:
             for name, dtype, item_shape in layout.arrays
         }
         arrays = (self._rows, *self._arrays.values())
-        self._bytes = []
         self._targets = [
             (memoryview(cast("Any", array.reshape(-1).view(np.uint8))), item_bytes)
             for array, item_bytes in zip(
@@ -115,12 +112,11 @@ class PackedRows:
         run
             The events.
         """
-        if not self._bytes:
-            self._bytes = [
-                np.frombuffer(target, np.uint8).reshape(self._capacity, item_bytes)
-                for target, item_bytes in self._targets
-            ]
-        run.place(self._bytes, rows)
+        targets = [
+            np.frombuffer(target, np.uint8).reshape(self._capacity, item_bytes)
+            for target, item_bytes in self._targets
+        ]
+        run.place(targets, rows)
 
     def place_plain(self, first: int, n_events: int, events: Mapping[str, Any]) -> bool:
         """Copy events that are not packed; False: they do not have the layout."""

@@ -104,12 +104,7 @@ class Reader:
 
     def get_many(self, deadline: float | None) -> Items:
         """Take what is there; see `EventQueue.get_many`."""
-        with self._turn(deadline):
-            if not self._ready:
-                return _single(self._take(deadline))
-            items = list(self._ready)
-            self._ready.clear()
-            return items
+        return _single(self.get_runs(deadline, None))
 
     def get_runs(self, deadline: float | None, before: int | None) -> Items:
         """Take what is there, frames that are alike together; see `EventQueue.get_runs`."""
@@ -252,15 +247,12 @@ class Reader:
         for number, arrived in by_lane(data, self._lanes.lane_bytes):
             lane = self._known[number]
             for one in arrived:
-                if isinstance(one, Records):
-                    lane.seen = one.sequence
-                    lane.arrivals.append(one)
-                elif one.kind < Kind.HELLO:
-                    if one.kind not in {Kind.PART, Kind.LAYOUT}:
-                        lane.seen = one.sequence
-                    lane.arrivals.append(one)
-                else:
+                if isinstance(one, Message) and one.kind >= Kind.HELLO:
                     self._take_note(number, lane, one)
+                    continue
+                if one.kind not in {Kind.PART, Kind.LAYOUT}:
+                    lane.seen = one.sequence
+                lane.arrivals.append(one)
             if lane.arrivals:
                 self._pending[number] = lane
         return bool(data)
@@ -393,11 +385,10 @@ class Reader:
             items.append(pickle.loads(memory[offset:]))  # noqa: S301 - from our own producers
             return
         layout = lane.layouts[one.layout]
-        after = offset + layout.block_bytes(one.n_events)
         if kind == Kind.PACKED:
-            rest = pickle.loads(memory[after:]) if layout.rest else {}  # noqa: S301 - as above
-            items.append((value, PackedEvents(layout, memory, offset, one.n_events, rest, lease)))
+            items.append((value, _packed(layout, memory, offset, one.n_events, lease)))
             return
+        after = offset + layout.block_bytes(one.n_events)
         counts = np.frombuffer(memory, np.int64, one.n_frames, after)
         frames = np.flatnonzero(counts)
         counts = counts[frames]
@@ -427,10 +418,7 @@ class Reader:
             )  # fmt: skip
             return
         for frame in records.frames.tolist():
-            after = offset + layout.block_bytes(n_events)
-            rest = pickle.loads(memory[after:])  # noqa: S301 - from our own producers
-            events = PackedEvents(layout, memory, offset, n_events, rest, self._lease)
-            items.append((frame, events))
+            items.append((frame, _packed(layout, memory, offset, n_events, self._lease)))
             offset += size_bytes
 
     @staticmethod
@@ -443,6 +431,15 @@ class Reader:
         stop = min(message.value, n_filled + len(part))
         whole[n_filled:stop] = part[: stop - n_filled]
         lane.assembly = (message.sequence, whole, stop)
+
+
+def _packed(
+    layout: Layout, memory: Any, offset: int, n_events: int, lease: Lease | None
+) -> PackedEvents:
+    """Events of one frame; what is not packed stands behind them."""
+    after = offset + layout.block_bytes(n_events)
+    rest = pickle.loads(memory[after:]) if layout.rest else {}  # noqa: S301 - from our own producers
+    return PackedEvents(layout, memory, offset, n_events, rest, lease)
 
 
 def _single(items: Items) -> Items:
