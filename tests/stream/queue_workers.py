@@ -76,8 +76,9 @@ class Deadly:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def put_and_die(event_queue: Any, n_frames: int) -> None:
+def put_and_die(event_queue: Any, n_frames: int, first: int = 0) -> None:
     """Put frames with one event each; die in the middle of the next."""
-    for frame in range(n_frames):
+    stop = first + n_frames
+    for frame in range(first, stop):
         event_queue.put((frame, events_of(frame)))
-    event_queue.put((n_frames, {**events_of(n_frames), "area_um": Deadly()}))
+    event_queue.put((stop, {**events_of(stop), "area_um": Deadly()}))

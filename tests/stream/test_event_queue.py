@@ -201,6 +201,35 @@ def test_any_layout_wraps_around(layouts: Any, steps: Any, lane_bytes: int) -> N
         event_queue.close()
 
 
+def test_events_that_change_while_the_lane_is_empty(make: MakeQueue) -> None:
+    """A record that is given up for another layout leaves no room that is not there."""
+    event_queue = make(1 << 14, producers=1)
+
+    def events(frame: int, dtype: Any = np.int64) -> dict[str, Any]:
+        image = np.full((1, 20, 20), frame % 251, np.uint8)
+        return {
+            "deform": np.array([float(frame)]),
+            "fl1_max": np.array([frame], dtype),
+            "image": image,
+        }
+
+    expected = [(0, events(0)), (1, events(1, np.float64))]
+    for item in expected:
+        event_queue.put(item)
+    assert_same([event_queue.get(timeout=RESULT_TIMEOUT_S) for _ in expected], expected)
+    with pytest.raises(queue.Empty):
+        event_queue.get(block=False)  # the lane is empty from here on
+    expected = [(2, events(2))]
+    event_queue.put(expected[0])
+    with pytest.raises(queue.Full):  # noqa: PT012 - how many there is room for is open
+        while True:
+            frame = 2 + len(expected)
+            event_queue.put((frame, events(frame)), block=False)
+            expected.append((frame, events(frame)))
+    assert sum(ev["image"].nbytes for _, ev in expected) > (1 << 13)
+    assert_same([event_queue.get(timeout=RESULT_TIMEOUT_S) for _ in expected], expected)
+
+
 def test_an_item_larger_than_its_lane_goes_in_parts(make: MakeQueue) -> None:
     event_queue = make(1 << 18, producers=16)
     items = [(0, events_of(0)), (1, events_of(1, 40)), (2, events_of(2, 200)), (3, "x" * 10**5)]

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dcwrite import EventStash
-from dcwrite.stream.arrivals import Arrivals, Records, by_lane
+from dcwrite import EventError, EventStash, WriterDiedError
+from dcwrite.stream.arrivals import NOTHING, Arrivals, Records, by_lane
 from dcwrite.stream.channel import EventQueue
 from dcwrite.stream.collector import Collector
 from dcwrite.stream.lanes import MESSAGE, Kind, Message
@@ -21,10 +21,13 @@ from dcwrite.stream.packing import PackedEvents
 from dcwrite.stream.runs import PackedRun
 from dcwrite.stream.stash import Schema
 
-from .queue_workers import events_of
+from .queue_workers import events_of, put_and_die, put_frames
 from .streams import counts_of
+from .test_event_queue import FORK
 
 N_FRAMES = 60
+#: Room for 224 frames with one event; the reader takes a quarter at a time.
+LANE_BYTES = 224 * 256
 
 
 def items_of(found: list[Any]) -> list[tuple[int, Any]]:
@@ -150,33 +153,33 @@ def test_frames_that_are_alike_come_as_one(event_queue: EventQueue) -> None:
 def test_early_frames_stay(event_queue: EventQueue) -> None:
     """They cost no copy; what is not asked for comes when it is."""
     filled(event_queue, range(30))
-    found = items_of(event_queue.get_runs(5, 12))
+    found = items_of(event_queue.get_runs(5, range(12, 1000)))
     assert [frame for frame, _ in found] == list(range(12))
     event_queue.put((30, events_of(30)))
-    assert event_queue.get_runs(5, 12) == []  # only early ones came
+    assert event_queue.get_runs(5, range(12, 1000)) == []  # only early ones came
     assert event_queue.qsize() == 19
     assert not event_queue.empty()
-    found = items_of(event_queue.get_runs(5, 29))
+    found = items_of(event_queue.get_runs(5, range(29, 1000)))
     assert [frame for frame, _ in found] == list(range(12, 29))
-    found = items_of(event_queue.get_runs(5, None))
+    found = items_of(event_queue.get_runs(5))
     assert [frame for frame, _ in found] == [29, 30]
     assert event_queue.empty()
 
 
 def test_early_frames_come_when_nothing_else_does(event_queue: EventQueue) -> None:
     filled(event_queue, range(30))
-    assert event_queue.get_runs(5, 10)
-    found = items_of(event_queue.get_runs(0.05, 10))
+    assert event_queue.get_runs(5, range(10, 1000))
+    found = items_of(event_queue.get_runs(0.05, range(10, 1000)))
     assert [frame for frame, _ in found] == list(range(10, 30))
     with pytest.raises(queue.Empty):
-        event_queue.get_runs(0.01, 10)
+        event_queue.get_runs(0.01, range(10, 1000))
 
 
 def test_an_early_frame_is_no_obstacle(event_queue: EventQueue) -> None:
     """What stands behind it can be had."""
     filled(event_queue, range(50, 60))
     filled(event_queue, range(5))
-    found = items_of(event_queue.get_runs(5, 10))
+    found = items_of(event_queue.get_runs(5, range(10, 1000)))
     assert [frame for frame, _ in found] == [*range(50, 60), *range(5)]
 
 
@@ -184,12 +187,12 @@ def test_frames_that_stay_do_not_block_who_gave_the_lane_up(event_queue: EventQu
     """Its lane is wanted by the next one, who may bring what is missing."""
     filled(event_queue, range(50, 60))
     event_queue._producer.close()
-    found = items_of(event_queue.get_runs(5, 10))
+    found = items_of(event_queue.get_runs(5, range(10, 1000)))
     assert [frame for frame, _ in found] == list(range(50, 60))
     with pytest.raises(queue.Empty):
-        event_queue.get_runs(0.01, 10)
+        event_queue.get_runs(0.01, range(10, 1000))
     filled(event_queue, range(3))
-    found = items_of(event_queue.get_runs(5, 10))
+    found = items_of(event_queue.get_runs(5, range(10, 1000)))
     assert [frame for frame, _ in found] == [0, 1, 2]
 
 
@@ -203,10 +206,98 @@ def test_a_producer_without_room_does_not_wait_for_ever() -> None:
     start = time.monotonic()
     while len(found) < n_frames - 1:
         assert time.monotonic() - start < 60
-        found += [frame for frame, _ in items_of(event_queue.get_runs(5, 1))]
+        found += [frame for frame, _ in items_of(event_queue.get_runs(5, range(1, 1000)))]
     thread.join()
     assert found == list(range(1, n_frames))
     event_queue.close()
+
+
+def collected_until_error(source: Any, n_frames: int, threshold: int) -> tuple[Any, int]:
+    """The error, and the number of frames that were handed on."""
+    handed_on: list[int] = []
+    collector = Collector(
+        source,
+        counts_of(*[1] * n_frames),
+        write_threshold=threshold,
+        put_batch=lambda _ev, _n_events, n_frames: handed_on.append(n_frames),
+        check=lambda: None,
+        stall_timeout=20,
+    )
+    with pytest.raises((EventError, WriterDiedError)) as caught:
+        collector.run()
+    return caught.value, sum(handed_on)
+
+
+def test_what_was_put_before_a_bad_frame_is_saved() -> None:
+    """Also what the queue still held, as its turn had not come."""
+    event_queue = EventQueue(3 * LANE_BYTES, producers=3)
+    others = FORK.Process(target=put_frames, args=(event_queue, [149, 150], [1] * 150 + [2]))
+    try:
+        filled(event_queue, range(1, 149))
+        frame_0 = FORK.Process(target=put_frames, args=(event_queue, [0], [1]))
+        for process in (others, frame_0):  # its frame 150 has two events
+            process.start()
+            process.join()
+        error, n_frames = collected_until_error(event_queue, 300, 100)
+    finally:
+        event_queue.close()
+    assert "frame 150" in str(error)
+    assert n_frames == 150
+
+
+def test_what_others_put_before_a_death_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker dies in the middle of frame 191; what another one had put stands in its lane."""
+    monkeypatch.setattr("dcwrite.stream.reader._LOOK_PERIOD_S", 0.0)  # it is noticed at once
+    event_queue = EventQueue(2 * LANE_BYTES, producers=2)
+    worker = FORK.Process(target=put_and_die, args=(event_queue, 1, 190))
+    try:
+        filled(event_queue, range(190))
+        filled(event_queue, range(192, 200))
+        worker.start()
+        worker.join()
+        error, n_frames = collected_until_error(event_queue, 300, 32)
+    finally:
+        event_queue.close()
+    assert isinstance(error, WriterDiedError)
+    assert n_frames == 191
+
+
+def test_a_frame_beyond_the_last_one_does_not_stay(event_queue: EventQueue) -> None:
+    """It is an error that is told at once."""
+    event_queue.put((5000, events_of(5000)))
+    found = items_of(event_queue.get_runs(5, range(10, 1000)))
+    assert [frame for frame, _ in found] == [5000]
+    filled(event_queue, range(5000, 5030))
+    found = items_of(event_queue.get_runs(5, range(10, 1000)))
+    assert found[0][0] == 5000
+
+
+@pytest.mark.parametrize("threshold", [16, 100])
+def test_contours_in_one_array_are_copied(threshold: int) -> None:
+    """They are views of the queue's memory, which is used again."""
+    n_frames = 600
+    event_queue = EventQueue(1 << 15, producers=1)
+    frames = range(n_frames)
+
+    def put() -> None:
+        for frame in frames:
+            contour = np.full((1, 6, 2), frame, np.int32)
+            event_queue.put((frame, {"deform": np.array([float(frame)]), "contour": contour}))
+
+    thread = threading.Thread(target=put, daemon=True)
+    thread.start()
+    found: list[int] = []
+    Collector(
+        event_queue,
+        counts_of(*[1] * n_frames),
+        write_threshold=threshold,
+        put_batch=lambda ev, *_: found.extend(int(contour.max()) for contour in ev["contour"]),
+        check=lambda: None,
+        stall_timeout=20,
+    ).run()
+    thread.join()
+    event_queue.close()
+    assert found == list(frames)
 
 
 def test_a_stash_takes_what_fits_of_a_run(event_queue: EventQueue) -> None:
@@ -281,23 +372,23 @@ def test_what_may_stay() -> None:
     arrivals = Arrivals()
     arrivals.append(records([3, 5, 9]))
     arrivals.append(message(11, 256))
-    taken = arrivals.next_before(6, 10**6)
+    taken = arrivals.take(range(6, 1000), 10**6)
     assert isinstance(taken, Records)
     assert taken.frames.tolist() == [3, 5]
     assert taken.last_end == 128
-    assert arrivals.next_before(9, 10**6) is None
-    taken = arrivals.next_before(12, 10**6)
+    assert arrivals.take(range(9, 1000), 10**6) is None
+    taken = arrivals.take(range(12, 1000), 10**6)
     assert isinstance(taken, Records)
     assert (taken.frames.tolist(), taken.end) == ([9], 192)
-    assert arrivals.next_before(11, 10**6) is None
+    assert arrivals.take(range(11, 1000), 10**6) is None
     arrivals.append(message(4, 320))  # out of order: all may be taken
-    assert arrivals.next_before(5, 10**6) == message(11, 256)
-    assert arrivals.next_before(5, 10**6) == message(4, 320)
+    assert arrivals.take(range(5, 1000), 10**6) == message(11, 256)
+    assert arrivals.take(range(5, 1000), 10**6) == message(4, 320)
     assert not arrivals
     arrivals.append(message(20, 384))
-    assert arrivals.next_before(5, 10**6) is None
+    assert arrivals.take(range(5, 1000), 10**6) is None
     arrivals.end(None)
-    assert arrivals.next_before(5, 10**6) == message(20, 384)
+    assert arrivals.take(range(5, 1000), 10**6) == message(20, 384)
 
 
 def test_no_more_is_taken_than_asked_for() -> None:
@@ -305,12 +396,12 @@ def test_no_more_is_taken_than_asked_for() -> None:
     arrivals.append(records(list(range(10))))
     sizes = []
     while arrivals:
-        taken = arrivals.next_before(None, 200)
+        taken = arrivals.take(NOTHING, 200)
         assert isinstance(taken, Records)
         sizes.append(len(taken.frames))
     assert sizes == [3, 3, 3, 1]
     arrivals.append(records([1, 2]))
-    one = arrivals.next_before(None, 1)
+    one = arrivals.take(NOTHING, 1)
     assert isinstance(one, Records)
     assert len(one.frames) == 1
 
@@ -325,7 +416,7 @@ def test_other_things_do_not_stay() -> None:
     ):
         arrivals = Arrivals()
         arrivals.append(one)
-        assert arrivals.next_before(5, 1) is one
+        assert arrivals.take(range(5, 1000), 1) is one
 
 
 def test_packed_events_of_a_run_are_views(event_queue: EventQueue) -> None:

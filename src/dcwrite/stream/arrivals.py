@@ -17,8 +17,10 @@ import numpy.typing as npt
 from ..errors import WriterDiedError
 from .lanes import MESSAGE, MESSAGE_DTYPE, Kind, Message
 
-__all__ = ["Arrivals", "Records", "by_lane"]
+__all__ = ["NOTHING", "Arrivals", "Records", "by_lane"]
 
+#: No frames at all.
+NOTHING: Final = range(0)
 #: With fewer messages it takes longer to look for those that belong together than to look at each.
 _LEAST_TOGETHER: Final = 8
 
@@ -109,14 +111,14 @@ class Arrivals:
         """Nothing more will come."""
         self.has_ended, self.error = True, error
 
-    def next_before(self, before: int | None, n_bytes: int) -> Message | Records | None:
+    def take(self, early: range, n_bytes: int) -> Message | Records | None:
         """Take the next one, if it is not too early.
 
         Parameters
         ----------
-        before
-            Frames from this one on may stay. They do not if one behind them does not, or if the
-            lane has ended and somebody may wait for it. None: all are taken.
+        early
+            Frames that may stay. They do not if one before these stands behind them, or if the
+            lane has ended and somebody may wait for it.
         n_bytes
             Records are taken until they have so much memory, at least one.
 
@@ -127,17 +129,18 @@ class Arrivals:
         """
         one = self._waiting[0]
         if not self._is_in_order or self.has_ended:
-            before = None
+            early = NOTHING
         if isinstance(one, Records):
             n_frames = min(len(one.frames), max(1, n_bytes // one.size_bytes))
-            if before is not None:
-                n_frames = min(n_frames, int(np.searchsorted(one.frames, before)))
-            if not n_frames:
-                return None
+            if early:
+                if int(one.frames[0]) in early:
+                    return None
+                n_before = int(np.searchsorted(one.frames, early.start))
+                n_frames = min(n_frames, n_before) if n_before else 1
             if n_frames < len(one.frames):
                 one, self._waiting[0] = one.split(n_frames)
                 return one
-        elif before is not None and one.is_early(before):
+        elif one.is_of(early):
             return None
         self._waiting.popleft()
         return one

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from multiprocessing import context
 from typing import Any
 
+from .arrivals import NOTHING
 from .lanes import Lanes, Word, deadline_of
 from .producer import Producer
 from .reader import Items, Reader
@@ -194,22 +195,21 @@ class EventQueue:
         self._begin_if_forked()
         return self._reader.get_many(deadline_of(block=True, timeout=timeout))
 
-    def get_runs(self, timeout: float | None = None, before: int | None = None) -> Items:
+    def get_runs(self, timeout: float | None = None, early: range = NOTHING) -> Items:
         """Take what is there, frames that are alike together, as the queue writers do.
 
         Parameters
         ----------
         timeout
             As for `get_many`.
-        before
-            Frames from this one on may stay in the queue, as long as it has room for them and
-            others come.
+        early
+            Frames that may stay in the queue, as long as it has room for them and others come.
 
         Returns
         -------
         list
-            As `get_many`; and `PackedRun` for many frames at once. With `before` it is empty when
-            only frames came that stay.
+            As `get_many`; and `PackedRun` for many frames at once. It is empty when only frames
+            came that stay.
 
         Raises
         ------
@@ -217,7 +217,7 @@ class EventQueue:
             As for `get`.
         """
         self._begin_if_forked()
-        return self._reader.get_runs(deadline_of(block=True, timeout=timeout), before)
+        return self._reader.get_runs(deadline_of(block=True, timeout=timeout), early)
 
     def empty(self) -> bool:
         """Whether there is nothing to get; no more than a guess while others put."""

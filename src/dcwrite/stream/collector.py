@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from ..errors import DCWriteError, EventError, StallError, UsageError, WriterDiedError
 from ..format.features import FRAME_INFO_FEATURES
+from .arrivals import NOTHING
 from .early import EarlyFrames, size_bytes
 from .packing import PackedEvents
 from .recycled import RecycledMemory
@@ -42,6 +43,8 @@ TICK_S: Final = 0.1
 CHECK_PERIOD_S: Final = 0.02
 #: For smaller batches it takes longer to look for frames that can be taken together.
 LEAST_BULK_FRAMES: Final = 32
+#: After an error: the longest time in which frames are taken that were put before it.
+REST_S: Final = 1.0
 #: Frame numbers that a message lists.
 LISTED_FRAMES: Final = 20
 
@@ -150,6 +153,8 @@ class Collector:
         #: of batches that were written
         self._memory = RecycledMemory(memory_budget // 4)
         self._last_check = -np.inf
+        #: the last frame that was looked at closely: the one at fault after an error
+        self._looked_at = first_frame
         #: events of the next batch: some more than the last one had
         self._n_expected = self._threshold
 
@@ -176,8 +181,14 @@ class Collector:
             while self._next_frame < self._n_frames:
                 self._collect_batch()
             self._refuse_rest()
+        except EventError:
+            self._save_leading(self._looked_at)
+            raise
+        except WriterDiedError:
+            self._save_leading(self._n_frames)
+            raise
         except BaseException:
-            self._save_leading()
+            self._save_leading(0)
             raise
         finally:
             self._early.close()
@@ -270,6 +281,7 @@ class Collector:
     def _add_early(self, stash: EventStash, start: int, stop: int) -> None:
         if start < stop and len(self._early):
             for frame in self._early.in_range(start, stop):
+                self._looked_at = frame
                 stash.add_events(frame, self._early.pop(frame))
 
     def _awaited_frames(self, stash: EventStash) -> list[int]:
@@ -297,7 +309,7 @@ class Collector:
                 self._check()
                 self._last_check = now
             try:
-                pending.extend(self._get_items(TICK_S - CHECK_PERIOD_S, self._early_from()))
+                pending.extend(self._get_items(TICK_S - CHECK_PERIOD_S, self._without_place()))
             except queue.Empty:
                 self._last_check = -np.inf
                 return False
@@ -312,16 +324,17 @@ class Collector:
                 break
         return True
 
-    def _early_from(self) -> int | None:
-        """First frame that will have no place in the batch; None: take what comes.
+    def _without_place(self) -> range:
+        """Frames that will have no place in the batch.
 
         The one that follows those with known counts will have one: its own count is known as soon
         as it comes.
         """
         stash = self._stash
         if stash is None or not self._event_bytes:
-            return None
-        return stash.index_offset + stash.num_frames + (not stash.is_final)
+            return NOTHING
+        first = stash.index_offset + stash.num_frames + (not stash.is_final)
+        return range(first, self._n_frames)
 
     def _receive_run(self, run: PackedRun) -> None:
         """Take frames that are like each other, one by one where the batch does not fit them."""
@@ -361,6 +374,7 @@ class Collector:
 
     def _receive(self, item: Any) -> None:
         frame, events = self._unpack(item)
+        self._looked_at = frame
         self.n_received += 1
         if not events and (frame < self._next_frame or self._feat_nevents[frame] == 0):
             return
@@ -429,21 +443,57 @@ class Collector:
             self._event_bytes = size_bytes(events, object_bytes=0) / n_events
         self._put_batch(batch, n_events, n_frames)
 
-    def _save_leading(self) -> None:
-        """After an error: hand on the frames before the first one that is missing."""
-        stash = self._stash
-        with suppress(DCWriteError):
-            stash = stash or self._begin_batch()
-            self._extend(stash)
-        if stash is None:
-            return
-        first = stash.index_offset
-        for frame in self._early.in_range(first, first + stash.num_frames):
+    def _save_leading(self, stop: int) -> None:
+        """After an error: hand on the frames before the first one that is missing.
+
+        Parameters
+        ----------
+        stop
+            Frames before this one may stand in the queue, put there before the error.
+        """
+        seconds_left = REST_S if stop else 0.0
+        while True:
+            stash = self._stash
             with suppress(DCWriteError):
-                stash.add_events(frame, self._early.pop(frame))
-        n_frames, events = stash.take_leading()
-        if n_frames:
-            self._hand_on(events, stash, n_frames)
+                stash = stash or self._begin_batch()
+                self._extend(stash)
+            if stash is None:
+                return
+            if seconds_left > 0:
+                start = time.monotonic()
+                self._take_rest_of(stash, stop, start + seconds_left)
+                seconds_left -= time.monotonic() - start
+            first = stash.index_offset
+            for frame in self._early.in_range(first, first + stash.num_frames):
+                with suppress(DCWriteError):
+                    stash.add_events(frame, self._early.pop(frame))
+            n_frames, events = stash.take_leading()
+            if n_frames:
+                self._hand_on(events, stash, n_frames)
+            self._next_frame = first + n_frames
+            is_all = stash.is_complete() and n_frames == stash.num_frames
+            if not is_all or self._next_frame >= self._n_frames:
+                return
+            self._stash = None
+
+    def _take_rest_of(self, stash: EventStash, stop: int, deadline: float) -> None:
+        """Take frames before `stop` out of the queue until a batch is complete."""
+        later = range(min(stash.index_offset + self._threshold, self._n_frames), self._n_frames)
+        while not stash.is_complete() and time.monotonic() < deadline:
+            if not self._pending:
+                try:
+                    self._pending.extend(self._get_items(0, later))
+                except WriterDiedError:
+                    continue  # another one; each is told once
+                except (queue.Empty, OSError, ValueError, UsageError):
+                    return
+                if not self._pending:
+                    return
+            item = self._pending.popleft()
+            for single in item.items() if type(item) is PackedRun else [item]:
+                with suppress(DCWriteError):
+                    if self._unpack(single)[0] < stop:
+                        self._receive(single)
 
     def _refuse_stall(self, last_news: float, missing: Callable[[], list[int]]) -> None:
         reason = self._nobody_is_left()
@@ -468,7 +518,7 @@ class Collector:
                 for single in item.items() if type(item) is PackedRun else [item]:
                     self._receive(single)
             try:
-                self._pending.extend(self._get_items(0, None))
+                self._pending.extend(self._get_items(0, NOTHING))
             except (queue.Empty, OSError, ValueError, UsageError, WriterDiedError):
                 return  # nothing is left, the queue was closed, or half an item was left there
 

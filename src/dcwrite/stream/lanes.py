@@ -92,11 +92,10 @@ class Message(NamedTuple):
         """Memory in the lane."""
         return self.size_bytes
 
-    def is_early(self, before: int) -> bool:
-        """Whether it is of frames from `before` on, which stand in the lane."""
-        return (
-            self.kind in {Kind.PACKED, Kind.BATCH} and self.value >= before and self.size_bytes > 0
-        )
+    def is_of(self, frames: range) -> bool:
+        """Whether it is of such frames (its first counts), which stand in the lane."""
+        is_there = self.kind in {Kind.PACKED, Kind.BATCH} and self.size_bytes > 0
+        return is_there and self.value in frames
 
 
 #: What a pipe holds at most on Linux (64 KiB), so that one read takes all.

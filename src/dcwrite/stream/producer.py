@@ -350,9 +350,10 @@ class Producer:
         lane_bytes = lanes.lane_bytes
         room = lane_bytes - lane.head % lane_bytes
         if max(lanes.words[lane.words + Word.TAIL], lane.floor) == lane.head:
-            # an empty lane: begin at its beginning, which the processor still has in its cache
-            lane.floor = start = lane.head + room % lane_bytes
-            return start
+            # an empty lane: begin at its beginning, which the processor still has in its cache.
+            # The head comes along: the record may be given up, and the lane is empty then as well
+            lane.head = lane.floor = lane.head + room % lane_bytes
+            return lane.head
         start = lane.head if size_bytes <= room else lane.head + room
         # in an empty lane nothing is in the way
         needed = min(start + size_bytes - lane_bytes, lane.head)

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from ..errors import UsageError, WriterDiedError
-from .arrivals import Arrivals, Records, by_lane
+from .arrivals import NOTHING, Arrivals, Records, by_lane
 from .lanes import (
     MESSAGE,
     MESSAGES_PER_READ,
@@ -104,13 +104,13 @@ class Reader:
 
     def get_many(self, deadline: float | None) -> Items:
         """Take what is there; see `EventQueue.get_many`."""
-        return _single(self.get_runs(deadline, None))
+        return _single(self.get_runs(deadline, NOTHING))
 
-    def get_runs(self, deadline: float | None, before: int | None) -> Items:
+    def get_runs(self, deadline: float | None, early: range) -> Items:
         """Take what is there, frames that are alike together; see `EventQueue.get_runs`."""
         with self._turn(deadline):
             if not self._ready:
-                return self._take(deadline, before)
+                return self._take(deadline, early)
             items = list(self._ready)
             self._ready.clear()
             return items
@@ -169,11 +169,11 @@ class Reader:
         self._is_attached = True
         self._lanes.wake_all()  # who sleeps already is to watch this process
 
-    def _take(self, deadline: float | None, before: int | None = None) -> Items:
+    def _take(self, deadline: float | None, early: range = NOTHING) -> Items:
         """Wait for items; what was lent before is taken back.
 
-        Frames from `before` on stay where they are as long as nobody waits for their memory. With
-        `before` the answer is empty when only such frames have come.
+        Frames that come too `early` stay where they are as long as nobody waits for their memory.
+        The answer is empty when only such frames have come.
         """
         self._take_back()
         if time.monotonic() - self._last_look_s > _LOOK_PERIOD_S:
@@ -181,8 +181,8 @@ class Reader:
         has_read = False
         while True:
             self._lanes.check_open()
-            items, has_decoded = self._decode_some(before)
-            if items or (has_read and before is not None):
+            items, has_decoded = self._decode_some(early)
+            if items or (has_read and early):
                 return items
             self._take_back()
             if has_decoded:
@@ -203,7 +203,7 @@ class Reader:
                     continue
                 if not self._pending:
                     raise queue.Empty
-                before = None  # nothing else comes
+                early = NOTHING  # nothing else comes
 
     def _patience(self, deadline: float | None) -> float | None:
         """Seconds until the deadline, or until a producer has waited long enough."""
@@ -314,7 +314,7 @@ class Reader:
     # -----------------------------------------------------------------------------------------
     # messages to items
 
-    def _decode_some(self, before: int | None) -> tuple[Items, bool]:
+    def _decode_some(self, early: range) -> tuple[Items, bool]:
         """Items of the next messages, until enough memory is lent; whether there were any."""
         items: Items = []
         has_decoded = self._end_lanes()
@@ -322,8 +322,7 @@ class Reader:
         for number, lane in list(self._pending.items()):
             arrivals = lane.arrivals
             while arrivals and n_left > 0:
-                limit = None if lane.is_urgent else before
-                one = arrivals.next_before(limit, n_left)
+                one = arrivals.take(NOTHING if lane.is_urgent else early, n_left)
                 if one is None:
                     break
                 has_decoded = True

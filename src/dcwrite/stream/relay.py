@@ -47,13 +47,11 @@ def items_getter(event_queue: Any) -> Callable[[float], list[Any]]:
     return _getter(event_queue, ForkingPickler.loads)
 
 
-def runs_getter(
-    event_queue: Any, *, in_bulk: bool = True
-) -> Callable[[float, int | None], list[Any]]:
+def runs_getter(event_queue: Any, *, in_bulk: bool = True) -> Callable[[float, range], list[Any]]:
     """The same for a collector: frames that are alike come packed, or as `PackedRun`.
 
-    That takes less time than to unpickle each. The second argument is the first frame that may
-    stay in the queue; most queues give it nevertheless.
+    That takes less time than to unpickle each. The second argument are the frames that may stay
+    in the queue; most queues give them nevertheless.
 
     Parameters
     ----------
@@ -68,13 +66,13 @@ def runs_getter(
         There is no way to take anything.
     """
     if in_bulk and hasattr(event_queue, "get_runs"):
-        get_runs: Callable[[float, int | None], list[Any]] = event_queue.get_runs
+        get_runs: Callable[[float, range], list[Any]] = event_queue.get_runs
         return get_runs
     if hasattr(event_queue, "get_many"):
         get_items = items_getter(event_queue)
     else:
         get_items = _getter(event_queue, AlikeFrames().load)
-    return lambda timeout, _before: get_items(timeout)
+    return lambda timeout, _early: get_items(timeout)
 
 
 def _getter(event_queue: Any, load: Callable[[bytearray], Any]) -> Callable[[float], list[Any]]:

@@ -484,7 +484,7 @@ class EventStash:
         if is_contour(feat):
             if array is None:
                 array = self._events[feat] = [None] * self.size
-            array[rows] = data
+            array[rows] = [item.copy() for item in data]  # they may be views of the queue's memory
             return
         if array is None:
             array = np.zeros((self.size, *data.shape[1:]), dtype=data.dtype)
