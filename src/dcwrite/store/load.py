@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Final
 
 from ..format.compression import Compression
@@ -23,9 +23,6 @@ WINDOW_S: Final = 0.2
 #: Parts of the most that may wait: above the first for a whole window the level falls by one,
 #: below the second it rises by one, above the third it falls to the lowest at once.
 HIGH, LOW, FULL = 0.15, 0.02, 0.8
-#: At the lowest level one chunk of so many of a dataset gets the next higher one: the mixture is
-#: smaller than what any one search makes in the same time.
-BETTER_PERIOD: Final = 3
 
 
 class LevelPolicy:
@@ -57,12 +54,8 @@ class LevelPolicy:
         self._least = 1.0
         self.level: int | None = None if lowest is None else self._highest
         self.counts: Counter[int] = Counter()
-        #: chunks of each dataset while the level was the lowest
-        self._at_lowest: Counter[Hashable] = Counter()
 
-    def choose(
-        self, backlog: float, own_level: int | None, dataset: Hashable = None
-    ) -> int | None:
+    def choose(self, backlog: float, own_level: int | None) -> int | None:
         """Level for the next chunk.
 
         Parameters
@@ -71,8 +64,6 @@ class LevelPolicy:
             What waits as a part of the most that may wait, 0 to 1.
         own_level
             Level of the dataset; None: it is not compressed.
-        dataset
-            Whose chunk it is.
         """
         if own_level is None:
             return None
@@ -89,10 +80,5 @@ class LevelPolicy:
             elif self._least < LOW:
                 self.level = min(self._highest, self.level + 1)
             self._window_start, self._least = now, 1.0
-        level = self.level
-        if level == self._lowest:
-            self._at_lowest[dataset] += 1
-            if self._at_lowest[dataset] % BETTER_PERIOD == 0:
-                level = min(level + 1, self._highest)
-        self.counts[level] += 1
-        return level
+        self.counts[self.level] += 1
+        return self.level

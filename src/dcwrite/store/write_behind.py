@@ -166,8 +166,7 @@ class WriteBehind:
 
     def _level(self, dataset: GrowingDataset, nbytes: int) -> int | None:
         own_level = None if dataset.codec is None else dataset.codec.level
-        backlog = (self.in_flight_bytes + nbytes) / self.max_bytes
-        return self.policy.choose(backlog, own_level, dataset)
+        return self.policy.choose((self.in_flight_bytes + nbytes) / self.max_bytes, own_level)
 
     def _add(self, block: _Block, nbytes: int) -> None:
         self.in_flight_bytes += nbytes

@@ -5,22 +5,50 @@ Alone here: the parameters. Invariant: a frame holds the size of its content (wi
 
 Levels are made for text and programs, where long matches pay. Camera noise has none: what makes
 level 5 smaller than level 1 there are matches of 4 bytes, which the fast search finds as well if
-it is told to look for them. `lean` does that (docs/decisions/0011-lean-parameters.md).
+it is told to look for them. Without those, at level 1, what counts are the parts that share a
+table of symbols: Zstandard cuts a frame where its content changes, but not in its fastest search.
+`compress_lean` knows both (docs/decisions/0011-lean-parameters.md).
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import zstandard
 
 __all__ = ["LEAN_LEVELS", "SMALL_BYTES", "compress", "compress_lean", "compress_small"]
 
-#: Levels that have lean parameters: the size of the hash table (log2 of entries) and the shortest
-#: match of each. The images of a recording are about as small as with the level's own.
-LEAN_LEVELS: Final = {5: (18, 4), 4: (16, 4), 3: (14, 4), 2: (12, 4), 1: (12, 7)}
+
+class Search(NamedTuple):
+    """Parameters of one search for matches.
+
+    Attributes
+    ----------
+    strategy
+        Number of the search.
+    min_match
+        Bytes of the shortest match that is looked for.
+    hash_log, chain_log
+        Size of its tables, log2 of the entries; the fast search has the first only.
+    """
+
+    strategy: int
+    min_match: int
+    hash_log: int
+    chain_log: int = 16
+
+
+#: Levels that have lean parameters. The images of a recording are about as small as with the
+#: level's own.
+LEAN_LEVELS: Final = {
+    5: Search(zstandard.STRATEGY_FAST, min_match=4, hash_log=18),
+    4: Search(zstandard.STRATEGY_FAST, min_match=4, hash_log=16),
+    3: Search(zstandard.STRATEGY_FAST, min_match=4, hash_log=14),
+    2: Search(zstandard.STRATEGY_FAST, min_match=4, hash_log=12),
+    1: Search(zstandard.STRATEGY_DFAST, min_match=7, hash_log=12, chain_log=10),
+}
 #: Up to this size zstd has other parameters for its levels; level 3 is as small as 5 for scalars.
 SMALL_BYTES: Final = 16 * 1024
 _SMALL_LEVEL: Final = 3
@@ -93,15 +121,15 @@ def compress_lean(data: Any, level: int) -> bytes:
         return compress(data, min(level, _SMALL_LEVEL))
     found = _compressors.lean.get(level)
     if found is None:
-        hash_log, min_match = LEAN_LEVELS[level]
+        search = LEAN_LEVELS[level]
         parameters = zstandard.ZstdCompressionParameters(
             window_log=20,  # a chunk
-            hash_log=hash_log,
-            chain_log=16,  # not used by this strategy
+            hash_log=search.hash_log,
+            chain_log=search.chain_log,
             search_log=1,
-            min_match=min_match,
+            min_match=search.min_match,
             target_length=0,
-            strategy=zstandard.STRATEGY_FAST,
+            strategy=search.strategy,
             write_content_size=True,
         )
         found = _compressors.lean[level] = zstandard.ZstdCompressor(compression_params=parameters)
