@@ -156,7 +156,7 @@ class ChunkCodec:
         if not self._is_lean.get(level):
             return None
         if next(self._numbers) % COMPARE_PERIOD == COMPARE_PERIOD - 1:
-            del self._is_lean[level]  # `encode` will compare
+            self._is_lean.pop(level, None)  # `encode` will compare
             return None
         return level
 

@@ -153,8 +153,8 @@ class Collector:
         #: of batches that were written
         self._memory = RecycledMemory(memory_budget // 4)
         self._last_check = -np.inf
-        #: the last frame that was looked at closely: the one at fault after an error
-        self._looked_at = first_frame
+        #: after an error: the frame at fault, if there is one that others may not go past
+        self._at_fault = self._n_frames
         #: events of the next batch: some more than the last one had
         self._n_expected = self._threshold
 
@@ -182,7 +182,7 @@ class Collector:
                 self._collect_batch()
             self._refuse_rest()
         except EventError:
-            self._save_leading(self._looked_at)
+            self._save_leading(self._at_fault)
             raise
         except WriterDiedError:
             self._save_leading(self._n_frames)
@@ -281,7 +281,7 @@ class Collector:
     def _add_early(self, stash: EventStash, start: int, stop: int) -> None:
         if start < stop and len(self._early):
             for frame in self._early.in_range(start, stop):
-                self._looked_at = frame
+                self._at_fault = frame
                 stash.add_events(frame, self._early.pop(frame))
 
     def _awaited_frames(self, stash: EventStash) -> list[int]:
@@ -373,8 +373,8 @@ class Collector:
         return True
 
     def _receive(self, item: Any) -> None:
+        self._at_fault = self._n_frames
         frame, events = self._unpack(item)
-        self._looked_at = frame
         self.n_received += 1
         if not events and (frame < self._next_frame or self._feat_nevents[frame] == 0):
             return
@@ -384,6 +384,7 @@ class Collector:
                     f"frame {frame}: expected each frame once, got it again after it was written"
                 )
             # frames without events are not waited for: empty arrays may come late
+            self._at_fault = frame
             EventStash(frame, [0]).add_events(frame, events)
             return
         if not self._event_bytes and events:
@@ -404,6 +405,7 @@ class Collector:
                 f"first were kept"
             )
         if stash is not None and frame < stash.index_offset + stash.num_frames:
+            self._at_fault = frame
             stash.add_events(frame, events)
         else:
             self._early.add(frame, events)
@@ -485,7 +487,7 @@ class Collector:
                     self._pending.extend(self._get_items(0, later))
                 except WriterDiedError:
                     continue  # another one; each is told once
-                except (queue.Empty, OSError, ValueError, UsageError):
+                except Exception:  # noqa: BLE001 - nothing is left; the first error matters more
                     return
                 if not self._pending:
                     return

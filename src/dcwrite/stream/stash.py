@@ -333,12 +333,15 @@ class EventStash:
         fits = (counts == run.counts[:n_frames]) & (tracker[frames] == 0)
         fits[1:] &= frames[1:] > frames[:-1]
         n_frames = _length_of_start(fits)
-        if n_frames:
-            frames, counts = frames[:n_frames], counts[:n_frames]
-            rows = np.frombuffer(self._stops, np.int64)[frames] - counts
-            packed.place_run(rows, run.part(0, n_frames))
-            tracker[frames] = 1
-            self._count_added(n_frames)
+        try:
+            if n_frames:
+                frames, counts = frames[:n_frames], counts[:n_frames]
+                rows = np.frombuffer(self._stops, np.int64)[frames] - counts
+                packed.place_run(rows, run.part(0, n_frames))
+                tracker[frames] = 1
+                self._count_added(n_frames)
+        finally:
+            del tracker  # an error keeps the names of this call, and the frames have to grow on
         return n_frames
 
     def _note(self, frame: int) -> None:
