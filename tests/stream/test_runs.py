@@ -21,7 +21,7 @@ from dcwrite.stream.packing import PackedEvents
 from dcwrite.stream.runs import PackedRun
 from dcwrite.stream.stash import Schema
 
-from .queue_workers import events_of, put_and_die, put_frames
+from .queue_workers import events_of, put_and_die
 from .streams import counts_of
 from .test_event_queue import FORK
 
@@ -228,20 +228,39 @@ def collected_until_error(source: Any, n_frames: int, threshold: int) -> tuple[A
     return caught.value, sum(handed_on)
 
 
-def test_what_was_put_before_a_bad_frame_is_saved() -> None:
+def put_items(event_queue: EventQueue, items: list[Any]) -> None:
+    """Put them one by one, in a process."""
+    for item in items:
+        event_queue.put(item)
+    event_queue.close()
+
+
+@pytest.mark.parametrize(
+    ("bad", "text"),
+    [
+        ((150, events_of(150, 2)), "frame 150, feature 'deform': expected 1 events"),
+        ((150, [1]), "frame 150: expected a dict"),
+        ((5000, events_of(5000)), "frame 5000: expected a frame index from 0 to 299"),
+        ("stop", "expected items (frame_index, events), got 'stop'"),
+        ((149, events_of(149)), "frame 149: expected each frame once"),
+    ],
+    ids=["counts", "list", "outside", "no-pair", "again"],
+)
+def test_what_was_put_before_a_bad_item_is_saved(bad: Any, text: str) -> None:
     """Also what the queue still held, as its turn had not come."""
     event_queue = EventQueue(3 * LANE_BYTES, producers=3)
-    others = FORK.Process(target=put_frames, args=(event_queue, [149, 150], [1] * 150 + [2]))
+    items = [(149, events_of(149)), bad]
+    others = FORK.Process(target=put_items, args=(event_queue, items))
+    frame_0 = FORK.Process(target=put_items, args=(event_queue, [(0, events_of(0))]))
     try:
         filled(event_queue, range(1, 149))
-        frame_0 = FORK.Process(target=put_frames, args=(event_queue, [0], [1]))
-        for process in (others, frame_0):  # its frame 150 has two events
+        for process in (others, frame_0):
             process.start()
             process.join()
         error, n_frames = collected_until_error(event_queue, 300, 100)
     finally:
         event_queue.close()
-    assert "frame 150" in str(error)
+    assert text in str(error)
     assert n_frames == 150
 
 
