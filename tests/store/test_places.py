@@ -133,6 +133,33 @@ def test_what_is_not_there_is_not_found(tmp_path: Path) -> None:
         assert places.find(stored, where) is None
 
 
+def test_a_place_that_was_filled_before_is_compared_as_a_whole(tmp_path: Path) -> None:
+    """A chunk fills a hole, and the one behind the hole has the ends of the next chunk."""
+    rng = np.random.default_rng(9)
+    ends = b"7" * places_module.COMPARED_BYTES
+    with h5py.File(tmp_path / "out.h5", "w") as h5:
+        dset = h5.create_dataset("x", (9, 50000), "u1", chunks=(1, 50000), compression="gzip")
+        places = ChunkPlaces(h5)
+
+        def write(row: int, stored: bytes) -> tuple[int | None, int]:
+            end = places.end_of_file()
+            dset.id.write_direct_chunk((row, 0), stored)
+            where = int(dset.id.get_chunk_info_by_coord((row, 0)).byte_offset)
+            found = places.find(stored, end)
+            if found is None:
+                places.remember(where, len(stored))
+            return found, where
+
+        first = write(0, rng.bytes(6000))
+        behind = write(1, ends + rng.bytes(4000) + ends)
+        write(0, rng.bytes(9000))  # elsewhere: a hole of 6000 bytes is left
+        assert write(2, rng.bytes(6000))[1] == first[1]
+        assert behind[1] == first[1] + 6000
+        found, where = write(3, ends + rng.bytes(4000) + ends)
+        assert found in {None, where}
+        places.close()
+
+
 def test_a_chunk_that_is_not_in_the_index_is_an_error(tmp_path: Path) -> None:
     """Its rows would be read as zeros: the recording does not get its name."""
     path = tmp_path / "out.rtdc"

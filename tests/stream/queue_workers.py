@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 __all__ = [
+    "Unreadable",
     "events_of",
     "put_and_die",
     "put_frames",
@@ -17,6 +18,17 @@ __all__ = [
     "read_and_close",
     "read_and_die",
 ]
+
+
+class Unreadable:
+    """Pickled like anything else, and not to be unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _refuse, ()
+
+
+def _refuse() -> None:
+    raise ImportError("no module named 'lab'")
 
 
 def events_of(frame: int, n_events: int = 1, height: int = 8) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from dcwrite import (
 )
 from dcwrite.simulate import SimulatedRecording, SimulationSettings, scrambled_frames
 
+from .queue_workers import Unreadable
 from .streams import RESULT_TIMEOUT_S, assert_frames, frame, message_has, read
 from .workers import Telltale, deliver, told
 
@@ -181,6 +182,17 @@ def test_bad_frame(start: Start, tmp_path: Path) -> None:
     message_has(error, "frame 3", "area_um", "frame 0")
     assert_frames(path, [1] * 5, 3)
     assert "frame 3" in writer.log_queue.get(timeout=RESULT_TIMEOUT_S).getMessage()
+
+
+@pytest.mark.parametrize("make", [SPAWN.Queue, FORK.Queue], ids=["spawn", "fork"])
+def test_a_frame_that_cannot_be_unpickled(make: Any, start: Start, tmp_path: Path) -> None:
+    """Neither by the writer, nor by the thread that brings it there."""
+    path = tmp_path / "out.rtdc"
+    items = [(0, frame(0)), (1, frame(1)), (2, {"deform": Unreadable()})]
+    error = joined(start(path, items, SPAWN.RawArray("i", [1] * 5), make(), stall_timeout=30))
+    assert isinstance(error, EventError)
+    message_has(error, "expected an item that this process can unpickle", "ImportError", "lab")
+    assert_frames(path, [1] * 5, 2)
 
 
 def test_fault04_a_path_that_cannot_be_opened(start: Start, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dcwrite import EventError, EventStash, WriterDiedError
+from dcwrite import AbortedError, EventError, EventStash, UsageError, WriterDiedError
 from dcwrite.stream.arrivals import NOTHING, Arrivals, Records, by_lane
 from dcwrite.stream.channel import EventQueue
 from dcwrite.stream.collector import Collector
@@ -21,7 +22,7 @@ from dcwrite.stream.packing import PackedEvents
 from dcwrite.stream.runs import PackedRun
 from dcwrite.stream.stash import Schema
 
-from .queue_workers import events_of, put_and_die
+from .queue_workers import Unreadable, events_of, put_and_die
 from .streams import counts_of
 from .test_event_queue import FORK
 
@@ -243,8 +244,10 @@ def put_items(event_queue: EventQueue, items: list[Any]) -> None:
         ((5000, events_of(5000)), "frame 5000: expected a frame index from 0 to 299"),
         ("stop", "expected items (frame_index, events), got 'stop'"),
         ((149, events_of(149)), "frame 149: expected each frame once"),
+        ((150, {"deform": Unreadable()}), "frame 150: expected an item that this process can"),
+        ((150, {**events_of(150), "contour": [Unreadable()]}), "frame 150: expected an item"),
     ],
-    ids=["counts", "list", "outside", "no-pair", "again"],
+    ids=["counts", "list", "outside", "no-pair", "again", "unreadable", "unreadable-feature"],
 )
 def test_what_was_put_before_a_bad_item_is_saved(bad: Any, text: str) -> None:
     """Also what the queue still held, as its turn had not come."""
@@ -264,6 +267,71 @@ def test_what_was_put_before_a_bad_item_is_saved(bad: Any, text: str) -> None:
     assert n_frames == 150
 
 
+@pytest.mark.parametrize("make", [FORK.Queue, FORK.SimpleQueue])
+def test_what_was_put_before_an_unreadable_item_is_saved(make: Any) -> None:
+    """In a queue of multiprocessing, which does not know the frame."""
+    source = make()
+    for frame in range(40):
+        source.put((frame, events_of(frame)))
+    source.put((40, {"deform": Unreadable()}))
+    try:
+        error, n_frames = collected_until_error(source, 100, 32)
+    finally:
+        source.close()
+    assert "event queue: expected an item that this process can unpickle, got ImportError" in str(
+        error
+    )
+    assert isinstance(error.__cause__, ImportError)
+    assert n_frames == 40
+
+
+@pytest.mark.parametrize("take", ["get", "get_many"])
+def test_an_unreadable_item_stops_nothing(event_queue: EventQueue, take: str) -> None:
+    """What came before and behind it can be had."""
+    filled(event_queue, range(3))
+    event_queue.put((3, {"deform": Unreadable()}))
+    event_queue.put((4, {"deform": Unreadable()}))
+    filled(event_queue, range(5, 7))
+    found: list[int] = []
+    errors = []
+    while len(found) + len(errors) < 7:
+        try:
+            items = [event_queue.get(timeout=5)] if take == "get" else event_queue.get_many(5)
+        except EventError as exc:
+            errors.append((len(found), str(exc).split(":")[0]))
+            continue
+        found += [frame for frame, _ in items_of(items if take == "get_many" else [])] or [
+            frame for frame, _ in items
+        ]
+    assert found == [0, 1, 2, 5, 6]
+    assert errors == [(3, "frame 3"), (3, "frame 4")]
+
+
+def test_what_was_put_before_an_abort_is_saved(
+    event_queue: EventQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The frames came while a batch was handed on, so that nobody had looked at them."""
+    monkeypatch.setattr("dcwrite.stream.collector.CHECK_PERIOD_S", -1.0)  # it is noticed at once
+    handed_on: list[int] = []
+
+    def hand_on(_events: Any, _n_events: int, n_frames: int) -> None:
+        handed_on.append(n_frames)
+        if len(handed_on) == 1:
+            filled(event_queue, range(100, 150))
+
+    def check() -> None:
+        if handed_on:
+            raise AbortedError("the writer was aborted")
+
+    filled(event_queue, range(100))
+    collector = Collector(
+        event_queue, counts_of(*[1] * 300), write_threshold=100, put_batch=hand_on, check=check
+    )
+    with pytest.raises(AbortedError):
+        collector.run()
+    assert handed_on == [100, 50]
+
+
 def test_what_others_put_before_a_death_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker dies in the middle of frame 191; what another one had put stands in its lane."""
     monkeypatch.setattr("dcwrite.stream.reader._LOOK_PERIOD_S", 0.0)  # it is noticed at once
@@ -279,6 +347,30 @@ def test_what_others_put_before_a_death_is_saved(monkeypatch: pytest.MonkeyPatch
         event_queue.close()
     assert isinstance(error, WriterDiedError)
     assert n_frames == 191
+
+
+def test_a_lane_is_given_up_with_a_full_pipe(event_queue: EventQueue) -> None:
+    """The next one who puts gets it, though nobody could be told that it is free."""
+    n_put = 0
+    with suppress(queue.Full):
+        while True:
+            event_queue.put((n_put, None), block=False)
+            n_put += 1
+    assert n_put > 100
+    event_queue._producer.close()
+    found = []
+    while len(found) < n_put:
+        found += event_queue.get_many(5)
+    assert found == [(frame, None) for frame in range(n_put)]
+    thread = threading.Thread(target=filled, args=(event_queue, range(1)), daemon=True)
+    thread.start()
+    start = time.monotonic()
+    found = []
+    while not found and time.monotonic() - start < 20:
+        with suppress(queue.Empty):
+            found = event_queue.get_many(0.05)
+    assert [frame for frame, _ in found] == [0]
+    thread.join()
 
 
 def test_a_frame_beyond_the_last_one_does_not_stay(event_queue: EventQueue) -> None:
@@ -336,14 +428,18 @@ def test_a_stash_takes_what_fits_of_a_run(event_queue: EventQueue) -> None:
     assert EventStash(5, [1] * 3).add_run(run) == 0
 
 
-def test_a_run_gives_its_memory_back(event_queue: EventQueue) -> None:
+@pytest.mark.parametrize("end", ["next call", "close"])
+def test_a_run_gives_its_memory_back(event_queue: EventQueue, end: str) -> None:
     filled(event_queue, range(10))
     run, = event_queue.get_runs(5)  # fmt: skip
     stash = EventStash(0, [1] * 10)
     stash.add_events(*run.first_item())
-    filled(event_queue, range(10, 12))
-    event_queue.get_runs(5)
-    with pytest.raises(AssertionError, match="before its memory is taken back"):
+    if end == "close":
+        event_queue.close()
+    else:
+        filled(event_queue, range(10, 12))
+        event_queue.get_runs(5)
+    with pytest.raises(UsageError, match="before the next call of get_runs"):
         stash.add_run(run.part(1))
 
 

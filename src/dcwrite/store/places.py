@@ -23,7 +23,7 @@ from .hdf5 import descriptor_of
 
 __all__ = ["ChunkPlaces"]
 
-#: So many bytes at both ends of a chunk are compared; smaller chunks are as a whole.
+#: So many bytes at both ends of a chunk are compared, first or only; smaller chunks as a whole.
 COMPARED_BYTES: Final = 1024
 #: Chunks behind which the next one may be: the small ones stand in blocks of their own.
 KEPT_ENDS: Final = 4
@@ -92,7 +92,7 @@ class ChunkPlaces:
         size = len(view)
         for offset in (*reversed(self._ends), end):
             with suppress(OSError):
-                if self._stands_at(self._read_at, offset, view):
+                if self._stands_at(self._read_at, offset, view, is_new=offset >= end):
                     self.remember(offset, size)
                     return offset
         return None
@@ -105,16 +105,20 @@ class ChunkPlaces:
             self._ends.append(offset + size)
 
     @staticmethod
-    def _stands_at(read_at: ReadAt, offset: int, view: memoryview) -> bool:
+    def _stands_at(read_at: ReadAt, offset: int, view: memoryview, *, is_new: bool) -> bool:
+        """Whether the chunk is there; `is_new`: nothing stood there before it was written."""
         size = len(view)
-        if size <= 2 * COMPARED_BYTES:
-            parts = [(0, view.tobytes())]
-        else:
-            last = size - COMPARED_BYTES
-            parts = [(last, view[last:].tobytes()), (0, view[:COMPARED_BYTES].tobytes())]
+        parts = [slice(0, size)]
+        if size > 2 * COMPARED_BYTES:
+            parts = [slice(size - COMPARED_BYTES, size), slice(0, COMPARED_BYTES)]
         # zeros stand wherever nothing was written yet
-        return any(part.strip(b"\0") for _, part in parts) and all(
-            read_at(offset + start, len(part)) == part for start, part in parts
+        if not any(view[part].tobytes().strip(b"\0") for part in parts):
+            return False
+        if len(parts) > 1 and not is_new:
+            parts.append(slice(COMPARED_BYTES, size - COMPARED_BYTES))
+        return all(
+            read_at(offset + part.start, part.stop - part.start) == view[part].tobytes()
+            for part in parts
         )
 
     def close(self) -> None:

@@ -64,9 +64,10 @@ class Records(NamedTuple):
 
     def split(self, n_frames: int) -> tuple[Records, Records]:
         """The first ones, and the others."""
-        first = self._replace(frames=self.frames[:n_frames])
         end = self.end + n_frames * self.size_bytes
-        return first, self._replace(frames=self.frames[n_frames:], end=end)
+        rest = self._replace(frames=self.frames[n_frames:], end=end)
+        n_rest = len(rest.frames)
+        return self._replace(frames=self.frames[:n_frames], sequence=self.sequence - n_rest), rest
 
 
 class Arrivals:

@@ -203,13 +203,14 @@ class EventQueue:
         timeout
             As for `get_many`.
         early
-            Frames that may stay in the queue, as long as it has room for them and others come.
+            Frames that may stay in the queue, as long as it has room for them and others come, or
+            the timeout has not passed; without one, that may be for ever.
 
         Returns
         -------
         list
-            As `get_many`; and `PackedRun` for many frames at once. It is empty when only frames
-            came that stay.
+            As `get_many`; and `PackedRun` for many frames at once, and an `EventError` for an item
+            that cannot be unpickled. It is empty when only frames came that stay.
 
         Raises
         ------

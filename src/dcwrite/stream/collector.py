@@ -21,7 +21,14 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DCWriteError, EventError, StallError, UsageError, WriterDiedError
+from ..errors import (
+    AbortedError,
+    DCWriteError,
+    EventError,
+    StallError,
+    UsageError,
+    WriterDiedError,
+)
 from ..format.features import FRAME_INFO_FEATURES
 from .arrivals import NOTHING
 from .early import EarlyFrames, size_bytes
@@ -63,7 +70,8 @@ class Collector:
     ----------
     event_queue
         Has ``get(timeout=)`` that gives ``(frame_index, events)`` or raises ``queue.Empty``, or
-        ``get_many(timeout)`` that gives a list of them, as `EventQueue` does.
+        ``get_many(timeout)`` that gives a list of them; with ``get_runs(timeout, early)``, which
+        `EventQueue` has as well, frames that are alike come as one, and early ones may stay.
     feat_nevents
         Number of events per frame, shape (frames,); -1: not known yet. Shared with those who fill
         the queue.
@@ -184,7 +192,7 @@ class Collector:
         except EventError:
             self._save_leading(self._at_fault)
             raise
-        except WriterDiedError:
+        except (AbortedError, WriterDiedError):
             self._save_leading(self._n_frames)
             raise
         except BaseException:
@@ -413,6 +421,8 @@ class Collector:
             self._add_early(stash, *come_in)
 
     def _unpack(self, item: Any) -> tuple[int, Any]:
+        if isinstance(item, EventError):  # it could not be unpickled
+            raise item
         try:
             index, events = item
             frame = operator.index(index)

@@ -57,8 +57,8 @@ class Word:
     #: words of a lane
     PER_LANE = 8
     # all before TAIL was given back; items that were begun, owner's process id, frames put and
-    # taken
-    TAIL, BEGUN, OWNER, N_PUT, N_TAKEN = range(5)
+    # taken, whether its owner has gone and could not say so
+    TAIL, BEGUN, OWNER, N_PUT, N_TAKEN, LEFT = range(6)
 
 
 #: kind, lane, layout, size of the record, frame (or process id, or size of the whole), end of the

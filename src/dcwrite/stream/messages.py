@@ -22,9 +22,9 @@ from multiprocessing.queues import Queue, SimpleQueue
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, Final
 
-from ..errors import WriterDiedError
+from ..errors import EventError, WriterDiedError
 
-__all__ = ["MessageReader"]
+__all__ = ["MessageReader", "loaded"]
 
 #: A sender writes without a pause while there is room: so long without one more byte, it is dead,
 _DEAD_AFTER_S: Final = 60.0
@@ -32,6 +32,33 @@ _DEAD_AFTER_S: Final = 60.0
 _ALL_DEAD_AFTER_S: Final = 2.0
 #: Items that are taken at a time.
 _MOST_ITEMS: Final = 16
+
+
+def loaded(load: Callable[[Any], Any], data: Any, frame: int | None = None) -> Any:
+    """What was pickled; an `EventError`, not raised, if that cannot be told.
+
+    What stands beside it in a queue can be taken nevertheless.
+
+    Parameters
+    ----------
+    load
+        Unpickles.
+    data
+        The pickle.
+    frame
+        Index of the frame, if it is known.
+    """
+    try:
+        return load(data)
+    except Exception as exc:  # noqa: BLE001 - whatever the classes of others raise
+        where = "event queue" if frame is None else f"frame {frame}"
+        error = EventError(
+            f"{where}: expected an item that this process can unpickle, got "
+            f"{type(exc).__name__}: {exc}; put arrays and numbers, or make its classes importable "
+            f"where the recording is written"
+        )
+        error.__cause__ = exc
+        return error
 
 
 class MessageReader:
@@ -76,7 +103,7 @@ class MessageReader:
         self._stage = stage
 
     def get_many(self, timeout: float) -> list[Any]:
-        """Items that are there, at least one.
+        """Items that are there, at least one; an `EventError` for what cannot be unpickled.
 
         Parameters
         ----------
@@ -111,7 +138,7 @@ class MessageReader:
             if self._room is not None:
                 for _ in messages:
                     self._room.release()
-        return [self._load(message) for message in messages]
+        return [loaded(self._load, message) for message in messages]
 
     def _message(self, deadline: float) -> bytearray:
         while True:

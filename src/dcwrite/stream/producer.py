@@ -125,8 +125,8 @@ class Producer:
         with self._lock:
             if self._lane is not None:
                 lanes.words[self._lane.words + Word.OWNER] = 0
-                # with a full pipe the reader finds out when this process ends
-                lanes.pipe.send(self._message(Kind.BYE))
+                if not lanes.pipe.send(self._message(Kind.BYE)):  # it is full
+                    lanes.words[self._lane.words + Word.LEFT] = 1
                 self._lane = None
             if self._reader is not None:
                 self._reader.close()

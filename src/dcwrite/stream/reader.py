@@ -19,7 +19,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from ..errors import UsageError, WriterDiedError
+from ..errors import EventError, UsageError, WriterDiedError
 from .arrivals import NOTHING, Arrivals, Records, by_lane
 from .lanes import (
     MESSAGE,
@@ -31,6 +31,7 @@ from .lanes import (
     lock_timeout,
     seconds_left,
 )
+from .messages import loaded
 from .packing import Layout, Lease, PackedEvents, Spec
 from .peers import Peer, wait
 from .runs import PackedRun
@@ -54,8 +55,6 @@ class _Lane:
         self.arrivals = Arrivals()
         #: the process that owns it
         self.peer: Peer | None = None
-        #: where its tail goes when what is lent is taken back; None: nothing is lent
-        self.give_back: int | None = None
         #: tail that its producer waits for, and since when
         self.wanted: int | None = None
         self.wanted_since = 0.0
@@ -87,8 +86,8 @@ class Reader:
         self._pending: dict[int, _Lane] = {}
         self._ready: deque[Any] = deque()
         self._lease = Lease()
-        #: numbers of the lanes of which something is lent
-        self._lent: set[int] = set()
+        #: by the number of a lane of which something is lent: where its tail goes afterwards
+        self._lent: dict[int, int] = {}
         self._specs: dict[Spec, Layout] = {}
         self._last_look_s = time.monotonic()
 
@@ -98,13 +97,24 @@ class Reader:
             if not self._ready:
                 self._ready.extend(_single(self._take(deadline)))
             item = self._ready.popleft()
+            if isinstance(item, EventError):
+                raise item
             if type(item) is tuple and len(item) == 2 and isinstance(item[1], PackedEvents):
                 item = (item[0], item[1].unpacked())
             return item
 
     def get_many(self, deadline: float | None) -> Items:
         """Take what is there; see `EventQueue.get_many`."""
-        return _single(self.get_runs(deadline, NOTHING))
+        items = _single(self.get_runs(deadline, NOTHING))
+        n_good = next((n for n, item in enumerate(items) if isinstance(item, EventError)), None)
+        if n_good is None:
+            return items
+        # it is told after what came before it
+        with self._lock:
+            self._ready.extend(items[n_good + (not n_good) :])
+        if not n_good:
+            raise items[0]
+        return items[:n_good]
 
     def get_runs(self, deadline: float | None, early: range) -> Items:
         """Take what is there, frames that are alike together; see `EventQueue.get_runs`."""
@@ -230,11 +240,8 @@ class Reader:
         lanes = self._lanes
         self._lease.is_over = True
         self._lease = Lease()
-        for number in self._lent:
+        for number, end in self._lent.items():
             lane = self._known[number]
-            end, lane.give_back = lane.give_back, None
-            if end is None:
-                continue
             lanes.words[lanes.words_of(number) + Word.TAIL] = end
             if lane.wanted is not None and end >= lane.wanted:
                 lane.wanted, lane.is_urgent = None, False
@@ -278,6 +285,11 @@ class Reader:
         lanes = self._lanes
         for number, lane in enumerate(self._known):
             peer = lane.peer
+            if lanes.words[lanes.words_of(number) + Word.LEFT]:
+                while self._read_pipe():  # what its owner announced before
+                    pass
+                self._part_with(number, lane, None)
+                continue
             if peer is None or not peer.has_ended():
                 continue
             while self._read_pipe():  # what it announced stands there by now
@@ -308,7 +320,6 @@ class Reader:
         for word in range(first, first + Word.PER_LANE):
             lanes.words[word] = 0
         self._known[number] = _Lane()
-        self._lent.discard(number)
         lanes.tokens.send(bytes([number]))
 
     # -----------------------------------------------------------------------------------------
@@ -351,13 +362,12 @@ class Reader:
         memory = lanes.readable
         offset = lanes.start_of(number) + (one.end - one.size_bytes) % lanes.lane_bytes
         lease: Lease | None = self._lease
-        self._lent.add(number)
         if isinstance(one, Records):
-            lane.give_back = one.last_end
+            self._lent[number] = one.last_end
             self._decode_records(number, lane, one, offset, items)
             return
         kind, size_bytes, value = one.kind, one.size_bytes, one.value
-        lane.give_back = one.end
+        self._lent[number] = one.end
         if kind == Kind.PART:
             self._assemble(lane, one, memory[offset : offset + size_bytes])
             return
@@ -381,11 +391,11 @@ class Reader:
             items.append((value, None))
             return
         if kind == Kind.PICKLE:
-            items.append(pickle.loads(memory[offset:]))  # noqa: S301 - from our own producers
+            items.append(loaded(pickle.loads, memory[offset:], value))
             return
         layout = lane.layouts[one.layout]
         if kind == Kind.PACKED:
-            items.append((value, _packed(layout, memory, offset, one.n_events, lease)))
+            items.append(_item(value, layout, memory, offset, one.n_events, lease))
             return
         after = offset + layout.block_bytes(one.n_events)
         counts = np.frombuffer(memory, np.int64, one.n_frames, after)
@@ -417,7 +427,7 @@ class Reader:
             )  # fmt: skip
             return
         for frame in records.frames.tolist():
-            items.append((frame, _packed(layout, memory, offset, n_events, self._lease)))
+            items.append(_item(frame, layout, memory, offset, n_events, self._lease))
             offset += size_bytes
 
     @staticmethod
@@ -432,13 +442,16 @@ class Reader:
         lane.assembly = (message.sequence, whole, stop)
 
 
-def _packed(
-    layout: Layout, memory: Any, offset: int, n_events: int, lease: Lease | None
-) -> PackedEvents:
+def _item(
+    frame: int, layout: Layout, memory: Any, offset: int, n_events: int, lease: Lease | None
+) -> tuple[int, PackedEvents] | EventError:
     """Events of one frame; what is not packed stands behind them."""
-    after = offset + layout.block_bytes(n_events)
-    rest = pickle.loads(memory[after:]) if layout.rest else {}  # noqa: S301 - from our own producers
-    return PackedEvents(layout, memory, offset, n_events, rest, lease)
+    rest: Any = {}
+    if layout.rest:
+        rest = loaded(pickle.loads, memory[offset + layout.block_bytes(n_events) :], frame)
+        if isinstance(rest, EventError):
+            return rest
+    return frame, PackedEvents(layout, memory, offset, n_events, rest, lease)
 
 
 def _single(items: Items) -> Items:

@@ -31,6 +31,8 @@ __all__ = [
 def items_getter(event_queue: Any) -> Callable[[float], list[Any]]:
     """How items are taken from a queue: within so many seconds, or `queue.Empty` is raised.
 
+    What cannot be unpickled comes as an `EventError`.
+
     Parameters
     ----------
     event_queue

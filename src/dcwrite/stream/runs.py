@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import UsageError
 from .packing import Layout, Lease, PackedEvents
 
 __all__ = ["PackedRun"]
@@ -24,7 +25,7 @@ Bytes = npt.NDArray[np.uint8]
 
 
 class PackedRun:
-    """Events of several frames with one layout, none of which is without events.
+    """Events of several frames with one layout.
 
     Parameters
     ----------
@@ -123,9 +124,17 @@ class PackedRun:
             of `layout.arrays`.
         rows
             First row of each frame, shape (n,), increasing; rows of one frame follow each other.
+
+        Raises
+        ------
+        UsageError
+            The queue has taken the memory back.
         """
         if self._lease is not None and self._lease.is_over:
-            raise AssertionError("a run is read before its memory is taken back")
+            raise UsageError(
+                "PackedRun: expected to be read before the next call of get_runs of its queue, "
+                "which takes the memory back, and before the queue is closed"
+            )
         starts = (0, *self.layout.offsets(self._n_block))
         if self._step:
             self._place_blocks(targets, rows, starts)
