@@ -14,6 +14,7 @@ import dcwrite
 from dcwrite import Compression, HDF5Writer, StorageError
 from dcwrite.store import places as places_module
 from dcwrite.store.append import GrowingDataset
+from dcwrite.store.checksum import fletcher32
 from dcwrite.store.places import ChunkPlaces
 
 N_EVENTS = 4000
@@ -59,7 +60,9 @@ def assert_told_right(path: Path, told: dict[str, Any]) -> int:
             for start, offset, size, checksum in chunks:
                 info = dset.id.get_chunk_info_by_coord((start, *[0] * (dset.ndim - 1)))
                 assert (info.byte_offset, info.size) == (offset, size), feat
-                assert zlib.crc32(raw[offset : offset + size]) == checksum
+                stored = raw[offset : offset + size]
+                right = fletcher32(stored[:-4]) if dset.fletcher32 else zlib.crc32(stored)
+                assert right == checksum
                 n_chunks += 1
     return n_chunks
 

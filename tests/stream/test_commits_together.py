@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import dcwrite
+from dcwrite.stream import chunk_writer
 from dcwrite.stream.chunk_writer import TOGETHER_FRAMES, BatchEnd
 
 N_BATCHES = 2 * TOGETHER_FRAMES + 30
@@ -64,3 +65,30 @@ def test_an_error_counts_the_batches_before(tmp_path: Path) -> None:
     assert commits == [(5, 5)]
     with h5py.File(tmp_path / "run.rtdc") as h5:
         np.testing.assert_array_equal(h5["events/deform"], 0.5 * np.arange(5))
+
+
+@pytest.mark.parametrize(
+    ("period_s", "expected"),
+    [(0.0, [TOGETHER_FRAMES] * 5), (1e9, [TOGETHER_FRAMES, 4 * TOGETHER_FRAMES])],
+)
+def test_large_batches_share_a_commit_for_some_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, period_s: float, expected: list[int]
+) -> None:
+    monkeypatch.setattr(chunk_writer, "COMMIT_PERIOD_S", period_s)
+    waiting: collections.deque[Any] = collections.deque()
+    for number in range(5):
+        waiting.append(("deform", np.full(TOGETHER_FRAMES, 0.5 * number)))
+        waiting.append(BatchEnd(TOGETHER_FRAMES, TOGETHER_FRAMES))
+    commits: list[int] = []
+    writer = dcwrite.ChunkWriter(
+        tmp_path / "run.rtdc",
+        waiting,
+        multiprocessing.RawValue("L", 0),
+        mode="w",
+        on_batch=lambda n_events, _n_frames: commits.append(n_events),
+    )
+    writer.finished_when_queue_empty()
+    writer.run()
+    assert commits == expected
+    with h5py.File(tmp_path / "run.rtdc") as h5:
+        assert h5["events/deform"].shape == (5 * TOGETHER_FRAMES,)

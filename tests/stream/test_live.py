@@ -153,7 +153,8 @@ def test_torn_unfinished_file_does_not_matter(
 ) -> None:
     """HDF5's part of the file may be in any state: only chunks that commits name are read."""
     stream = Stream(tmp_path / "live.rtdc")
-    stream.put_until_durable(300)
+    for n_events in (100, 200, 300):  # a commit each
+        stream.put_until_durable(n_events)
     part = tmp_path / "live.rtdc.part"
     torn = tmp_path / "torn.rtdc"
     content = bytearray(part.read_bytes())

@@ -17,7 +17,14 @@ from dcwrite.store.encoder import (
     usable_cpus,
     zstd_content_size,
 )
-from dcwrite.store.zstd import LEAN_LEVELS, SMALL_BYTES, compress, compress_lean, compress_small
+from dcwrite.store.zstd import (
+    LEAN_LEVELS,
+    SMALL_BYTES,
+    Way,
+    compress,
+    compress_lean,
+    compress_together,
+)
 
 SIZES = sorted(
     {
@@ -138,29 +145,53 @@ def test_pool_with_threads() -> None:
     assert EncoderPool().threads == usable_cpus()
 
 
-def test_small_chunks_in_one_call_are_the_same_frames() -> None:
+def test_chunks_in_one_call_are_the_same_frames() -> None:
     rng = np.random.default_rng(3)
-    pieces = [rng.random(n).view(np.uint8) for n in (1, 500, 1000, 2048)]
-    for level in LEAN_LEVELS:
-        frames = compress_small(pieces, level)
-        assert [bytes(frame) for frame in frames] == [compress_lean(p, level) for p in pieces]
-    codec = ChunkCodec(5, fletcher32=True)
-    rows = rng.random(1000)
-    stored = codec.encode(rows)
-    assert codec.small_level(rows.nbytes) == 5
-    assert bytes(codec.finish(compress_small([rows.view(np.uint8)], 5)[0])) == bytes(stored)
+    small = [rng.random(n).view(np.uint8) for n in (1, 500, 1000, 2048)]
+    large = [noisy_images(slope).reshape(-1) for slope in (0, 40, 80)]
+    for level in (1, 2, 3, 4, 5, 9):
+        for pieces in (small, large):
+            is_small = pieces is small
+            frames = compress_together(pieces, Way(level, is_lean=False, is_small=is_small))
+            assert [bytes(frame) for frame in frames] == [compress(p, level) for p in pieces]
+            if level in LEAN_LEVELS:
+                frames = compress_together(pieces, Way(level, is_lean=True, is_small=is_small))
+                assert [bytes(frame) for frame in frames] == [
+                    compress_lean(p, level) for p in pieces
+                ]
 
 
-def test_small_chunks_are_compared_now_and_then() -> None:
+@pytest.mark.parametrize(
+    ("rows", "exact"),
+    [
+        pytest.param(np.random.default_rng(4).random(1000), False, id="small"),
+        pytest.param(noisy_images(40), False, id="large-lean"),
+        pytest.param(noisy_images(0), False, id="large-not-lean"),
+        pytest.param(noisy_images(40), True, id="exact"),
+    ],
+)
+def test_a_way_gives_what_encode_gives(rows: np.ndarray, exact: bool) -> None:
+    codec = ChunkCodec(5, fletcher32=True, exact=exact)
+    stored = bytes(codec.encode(rows))
+    way = codec.way_together(rows.nbytes)
+    assert way is not None
+    frame = compress_together([rows.reshape(-1).view(np.uint8)], way)[0]
+    assert bytes(codec.finish(frame)) == stored
+
+
+def test_chunks_are_compared_now_and_then() -> None:
     codec = ChunkCodec(5, fletcher32=False)
     rows = np.random.default_rng(4).random(1000)
-    assert codec.small_level(rows.nbytes) is None  # the first one is encoded in both ways
+    lean = Way(5, is_lean=True, is_small=True)
+    assert codec.way_together(rows.nbytes) is None  # the first one is encoded in both ways
     codec.encode(rows)
-    taken = [codec.small_level(rows.nbytes) for _ in range(COMPARE_PERIOD)]
-    assert taken.count(5) == COMPARE_PERIOD - 1
-    assert codec.small_level(rows.nbytes) is None  # until one was compared
+    taken = [codec.way_together(rows.nbytes) for _ in range(COMPARE_PERIOD)]
+    assert taken.count(lean) == COMPARE_PERIOD - 1
+    assert codec.way_together(rows.nbytes) is None  # until one was compared
     codec.encode(rows)
-    assert codec.small_level(rows.nbytes) == 5
-    assert codec.small_level(SMALL_BYTES + 1) is None
-    assert codec.small_level(rows.nbytes, 1) is None
-    assert ChunkCodec(5, fletcher32=False, exact=True).small_level(rows.nbytes) is None
+    assert codec.way_together(rows.nbytes) == lean
+    assert codec.way_together(SMALL_BYTES + 1) == lean._replace(is_small=False)
+    assert codec.way_together(rows.nbytes, 1) is None
+    exact = ChunkCodec(5, fletcher32=False, exact=True)
+    assert exact.way_together(rows.nbytes) == Way(5, is_lean=False, is_small=True)
+    assert ChunkCodec(None, fletcher32=True).way_together(rows.nbytes) is None

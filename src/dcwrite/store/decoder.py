@@ -15,10 +15,10 @@ from typing import Any, Final
 import h5py
 import numpy as np
 import numpy.typing as npt
-from numcodecs.fletcher32 import Fletcher32
 from numcodecs.zstd import Zstd
 
 from ..format.compression import FLETCHER32_FILTER, ZSTD_FILTER
+from .checksum import without_fletcher32
 from .encoder import zstd_content_size
 from .hdf5 import dataset_filters
 
@@ -57,7 +57,6 @@ class ChunkDecoder:
         self.shape = shape
         self.nbytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
         self._zstd = Zstd()
-        self._checksum = Fletcher32()
 
     @classmethod
     def for_dataset(cls, dset: h5py.Dataset) -> ChunkDecoder | None:
@@ -97,7 +96,7 @@ class ChunkDecoder:
                 continue
             number = self.filters[place]
             if number == FLETCHER32_FILTER:
-                data = self._checksum.decode(data)
+                data = without_fletcher32(data)
             elif number == ZSTD_FILTER:
                 data = self._unpack_zstd(data)
             elif number == GZIP_FILTER:

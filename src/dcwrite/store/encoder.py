@@ -18,13 +18,13 @@ from typing import Any, Final
 import h5py
 import numpy as np
 import numpy.typing as npt
-from numcodecs.fletcher32 import Fletcher32
 from numcodecs.zstd import Zstd
 
 from ..errors import UsageError
 from ..format.compression import FLETCHER32_FILTER, ZSTD_FILTER
+from .checksum import with_fletcher32, without_fletcher32
 from .hdf5 import dataset_filters
-from .zstd import LEAN_LEVELS, SMALL_BYTES, compress, compress_lean
+from .zstd import LEAN_LEVELS, SMALL_BYTES, Way, compress, compress_lean
 
 __all__ = ["ChunkCodec", "EncoderPool", "require_count", "usable_cpus", "zstd_content_size"]
 
@@ -72,7 +72,6 @@ class ChunkCodec:
         self.fletcher32 = fletcher32
         self.exact = exact
         self._zstd = Zstd(level=1)  # decodes all levels
-        self._checksum = Fletcher32()
         #: level -> whether lean parameters do for these data; absent: not compared yet
         self._is_lean: dict[int, bool] = {}
         self._comparing = threading.Lock()
@@ -131,12 +130,10 @@ class ChunkCodec:
         data: Any = chunk.reshape(-1).view(np.uint8)
         if self.level is not None:
             data = self._compress(data, self.level if level is None else level)
-        if self.fletcher32:
-            data = self._checksum.encode(data)
-        return memoryview(data)
+        return self.finish(data)
 
-    def small_level(self, nbytes: int, level: int | None = None) -> int | None:
-        """Level for `compress_small`, if a chunk is one for it; it then has to be taken.
+    def way_together(self, nbytes: int, level: int | None = None) -> Way | None:
+        """How a chunk is compressed beside others, by `compress_together`; it then has to be.
 
         Parameters
         ----------
@@ -147,22 +144,26 @@ class ChunkCodec:
 
         Returns
         -------
-        int or None
-            None: it is not small, or has to be encoded in both ways and compared.
+        Way or None
+            None: it is not compressed, or has to be encoded in both ways and compared.
         """
-        level = self.level if level is None else level
-        if level not in LEAN_LEVELS or nbytes > SMALL_BYTES or self.exact:
+        if self.level is None:
             return None
-        if not self._is_lean.get(level):
+        level = self.level if level is None else level
+        is_small = nbytes <= SMALL_BYTES
+        if self.exact or level not in LEAN_LEVELS:
+            return Way(level, is_lean=False, is_small=is_small)
+        is_lean = self._is_lean.get(level)
+        if is_lean is None:
             return None
         if next(self._numbers) % COMPARE_PERIOD == COMPARE_PERIOD - 1:
             self._is_lean.pop(level, None)  # `encode` will compare
             return None
-        return level
+        return Way(level, is_lean, is_small)
 
     def finish(self, frame: Any) -> memoryview:
         """Bytes of a chunk as they stand in the file, made of its frame."""
-        return memoryview(self._checksum.encode(frame) if self.fletcher32 else frame)
+        return with_fletcher32(frame).data if self.fletcher32 else memoryview(frame)
 
     def _compress(self, data: npt.NDArray[np.uint8], level: int) -> bytes:
         if self.exact or level not in LEAN_LEVELS:
@@ -202,7 +203,7 @@ class ChunkCodec:
         """
         data: Any = stored
         if self.fletcher32:
-            data = self._checksum.decode(data)
+            data = without_fletcher32(data)
         if self.level is None:
             return np.frombuffer(data, dtype=dtype).reshape(shape)
         rows = np.empty(shape, dtype=dtype)

@@ -30,12 +30,15 @@ import numpy as np
 from numcodecs.zstd import Zstd
 
 from ..errors import UsageError
+from .checksum import chunk_checksum, without_fletcher32
 from .hdf5 import storage_errors
 from .whole_file import sync_folder
 
 __all__ = [
     "BODY_CODEC",
     "CONTOURS",
+    "CRC32",
+    "FLETCHER32",
     "HEADER",
     "MAGIC",
     "MAX_BODY_BYTES",
@@ -53,10 +56,14 @@ __all__ = [
 Durability = Literal["none", "process", "power"]
 
 MAGIC: Final = b"DCWRITEJ"
-#: 2 has records of type "rows", and says in its head which stream it belongs to.
-VERSIONS: Final = (1, 2)
+#: 2 has records of type "rows", and says in its head which stream it belongs to; 3 says of each
+#: feature which checksum its chunks have.
+VERSIONS: Final = (1, 2, 3)
 HEADER: Final = struct.Struct("<4sIII")
 RECORD: Final = b"REC1"
+#: Checksums that chunks have in the journal: of the stored bytes; or that at the end of them.
+CRC32: Final = "crc32"
+FLETCHER32: Final = "fletcher32"
 #: Feature number of the contours, which are no dataset.
 CONTOURS: Final = -1
 #: The journal is replaced when it has grown by this much: about 100 commits of 500 events.
@@ -81,6 +88,9 @@ class FeatureRecord:
         Its make-up.
     start_events
         Rows that were there before the stream.
+    checksum
+        What the journal has of each chunk: `CRC32` of the stored bytes, or the `FLETCHER32` that
+        stands at their end, and so need not be computed. Journals before version 3 have the first.
     """
 
     number: int
@@ -89,6 +99,17 @@ class FeatureRecord:
     item_shape: tuple[int, ...]
     chunk_events: int
     start_events: int
+    checksum: str = CRC32
+
+    def has_written(self, stored: bytes, checksum: int) -> bool:
+        """Whether the bytes of a chunk are those of which the journal has this checksum."""
+        if self.checksum == CRC32:
+            return zlib.crc32(stored) == checksum
+        try:
+            without_fletcher32(stored)
+        except ValueError:
+            return False
+        return chunk_checksum(stored) == checksum
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +142,7 @@ class Commit:
     lengths
         Rows per feature number, or `CONTOURS`.
     chunks
-        (feature number, first row, offset in the file, size, CRC-32) of each whole chunk.
+        (feature number, first row, offset in the file, size, checksum) of each whole chunk.
     tails
         Rows that are in no whole chunk yet.
     """

@@ -28,6 +28,8 @@ from .hdf5 import storage_errors
 from .journal import (
     BODY_CODEC,
     CONTOURS,
+    CRC32,
+    FLETCHER32,
     HEADER,
     MAGIC,
     RECORD,
@@ -348,6 +350,7 @@ def _feature(head: dict[str, Any]) -> FeatureRecord:
         tuple(_count(n) for n in head["item_shape"]),
         _count(head["chunk_events"]),
         _count(head["start_events"]),
+        str(head.get("checksum", CRC32)),
     )
     dtype = np.dtype(record.dtype)
     group_name, _, name = record.path.partition("/")
@@ -355,6 +358,7 @@ def _feature(head: dict[str, Any]) -> FeatureRecord:
     if (
         group_name not in {"events", BASIN_GROUP}
         or dtype.kind not in "biuf"
+        or record.checksum not in {CRC32, FLETCHER32}
         or min((record.chunk_events, *record.item_shape)) < 1
         or math.prod(record.item_shape) * dtype.itemsize * record.chunk_events > _MAX_CHUNK_BYTES
     ):

@@ -8,7 +8,6 @@ never opens the unfinished file, so a torn one cannot hang it.
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -353,7 +352,7 @@ class LiveRecording(Recording):
         for first in range(start // size * size, stop, size):
             entry = chunks.get(first)
             if entry is not None and codec is not None:
-                rows = self._decode(codec, entry, dtype, (size, *feature.item_shape))
+                rows = self._decode(codec, feature, entry, dtype, (size, *feature.item_shape))
                 low, high = max(first, start), min(first + size, stop)
                 out[low - start : high - start] = rows[low - first : high - first]
                 missing[low - start : high - start] = False
@@ -396,6 +395,7 @@ class LiveRecording(Recording):
     def _decode(
         self,
         codec: ChunkCodec,
+        feature: FeatureRecord,
         entry: tuple[int, int, int],
         dtype: np.dtype[Any],
         shape: tuple[int, ...],
@@ -403,7 +403,7 @@ class LiveRecording(Recording):
         offset, size, checksum = entry
         self._data.seek(offset)
         stored = self._data.read(size)
-        if len(stored) != size or zlib.crc32(stored) != checksum:
+        if len(stored) != size or not feature.has_written(stored, checksum):
             raise DamagedFileError(
                 f"'{part_path(self.path)}': the chunk at byte {offset} is not what was committed"
             )

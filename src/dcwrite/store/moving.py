@@ -18,11 +18,11 @@ from typing import Any, Final, NamedTuple, Protocol
 import h5py
 import numpy as np
 import numpy.typing as npt
-from numcodecs.fletcher32 import Fletcher32
 
 from ..errors import DamagedFileError
 from ..format.compression import FLETCHER32_FILTER, ZSTD_FILTER
 from .append import GrowingDataset
+from .checksum import with_fletcher32
 from .decoder import ChunkDecoder
 from .encoder import ChunkCodec, EncoderPool, zstd_content_size
 from .hdf5 import refuse_unsafe_sources
@@ -130,12 +130,14 @@ class RowMover:
             )
             codec = ChunkCodec.for_dataset(source) if self._has_same_layout else None
         self._may_move = not recode and is_as_good(codec, dataset.codec)
-        #: checksum that the stored bytes get; None: they have one, or need none
-        self._checksum: Fletcher32 | None = None
-        if self._may_move and codec is not None and dataset.codec is not None:
-            self._checksum = (
-                Fletcher32() if dataset.codec.fletcher32 and not codec.fletcher32 else None
-            )
+        #: whether the stored bytes get a checksum; else they have one, or need none
+        self._adds_checksum = bool(
+            self._may_move
+            and codec is not None
+            and dataset.codec is not None
+            and dataset.codec.fletcher32
+            and not codec.fletcher32
+        )
         self._is_big = self._decoder is not None and self._decoder.nbytes >= BUNDLE_BYTES
         #: rows that are being decoded to be appended, in order
         self._ahead: deque[tuple[Unit, Future[AnyArray]]] = deque()
@@ -261,13 +263,13 @@ class RowMover:
         return len(stored) == decoder.nbytes + checksum_bytes
 
     def _put_moved(self, unit: Unit, chunk: StoredChunk) -> None:
-        checksum, stored = self._checksum, chunk.stored
+        stored = chunk.stored
         if stored is None:
             raise AssertionError("only stored chunks are moved")
-        if checksum is None:
-            self._sink.put_chunk(lambda _level: stored, encodes=False)
+        if self._adds_checksum:
+            self._sink.put_chunk(lambda _level: with_fletcher32(stored).data, encodes=False)
         else:
-            self._sink.put_chunk(lambda _level: memoryview(checksum.encode(stored)), encodes=False)
+            self._sink.put_chunk(lambda _level: stored, encodes=False)
         self._n_moved += 1
         self._took(unit.n_rows)
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import h5py
 
@@ -18,7 +18,10 @@ from ..errors import ClosedError, DamagedFileError, RecordingError, UsageError
 from .hdf5 import descriptor_of, divert, open_for_writing, require_open, storage_errors
 from .undo import Undo, refuse_leftover_undo
 
-__all__ = ["OpenFile", "text_filters"]
+__all__ = ["CACHED_BYTES", "OpenFile", "text_filters"]
+
+#: Bytes at the end of a file that is written that stay in the system's cache.
+CACHED_BYTES: Final = 128 * 1024**2
 
 
 def text_filters(ds_kwds: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,6 +73,8 @@ class OpenFile:
         self._descriptor = descriptor_of(self.h5)
         #: bytes of the file that the disk was told to begin with
         self._n_begun = 0 if self._descriptor is None else self._descriptor[1].st_size
+        #: bytes that left the system's cache, apart from those that were there before
+        self._n_dropped = self._n_begun
         #: whether what HDF5 still has to write goes nowhere
         self._gave_up = False
         try:
@@ -135,8 +140,10 @@ class OpenFile:
     def begin_writeback(self) -> None:
         """Let the disk begin with what was written since the last call; it is not waited for.
 
-        Else all of it waits for the sync at the end, or for a memory full of it. May be called by
-        any thread, as long as the file is not closed.
+        Else all of it waits for the sync at the end, or for a memory full of it. What is further
+        behind than `CACHED_BYTES`, and on the disk, leaves the system's cache, which would fill
+        all memory (or all that a container or a job may have) else: its pages take what comes
+        next. May be called by any thread, as long as the file is not closed.
         """
         if self._descriptor is None or not hasattr(os, "posix_fadvise"):
             return
@@ -147,6 +154,11 @@ class OpenFile:
                 # Linux begins to write what is not on the disk yet; it keeps that in its cache
                 length = self._n_begun - start
                 os.posix_fadvise(number, start, length, os.POSIX_FADV_DONTNEED)
+            # what is on the disk by now is dropped
+            first, stop = self._n_dropped, start - CACHED_BYTES
+            if first < stop:
+                self._n_dropped = stop
+                os.posix_fadvise(number, first, stop - first, os.POSIX_FADV_DONTNEED)
 
     def flush_dataset(self, dset: h5py.Dataset) -> None:
         """Write a dataset's buffers now, where an error is seen, and not when it is dropped.

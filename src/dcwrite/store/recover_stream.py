@@ -7,7 +7,6 @@ the unfinished file; a chunk is taken only if its checksum is the journal's.
 from __future__ import annotations
 
 import shutil
-import zlib
 from bisect import bisect_right
 from contextlib import suppress
 from pathlib import Path
@@ -182,7 +181,7 @@ class _Moving:
             begin = max(first, feature.start_events)
             if begin >= last:
                 continue
-            stored = _stored_chunk(self._data, chunks.get(first))
+            stored = _stored_chunk(self._data, feature, chunks.get(first))
             if stored is not None and codec is not None and (begin, last) == (first, first + size):
                 dset.id.write_direct_chunk((first, *zeros), stored)
                 continue
@@ -203,14 +202,16 @@ class _Moving:
                 )
 
 
-def _stored_chunk(data: Any, entry: tuple[int, int, int] | None) -> bytes | None:
+def _stored_chunk(
+    data: Any, feature: FeatureRecord, entry: tuple[int, int, int] | None
+) -> bytes | None:
     """Bytes of a chunk, if they are what the journal says."""
     if entry is None:
         return None
     offset, size, checksum = entry
     data.seek(offset)
     stored: bytes = data.read(size)
-    return stored if len(stored) == size and zlib.crc32(stored) == checksum else None
+    return stored if len(stored) == size and feature.has_written(stored, checksum) else None
 
 
 def _rows_of_tails(

@@ -21,7 +21,17 @@ from .._version import __version__
 from ..errors import DCWriteError, StorageError, UsageError
 from .append import GrowingDataset
 from .hdf5 import storage_errors
-from .journal import CONTOURS, Commit, Durability, FeatureRecord, Journal, Tail, sync_file
+from .journal import (
+    CONTOURS,
+    CRC32,
+    FLETCHER32,
+    Commit,
+    Durability,
+    FeatureRecord,
+    Journal,
+    Tail,
+    sync_file,
+)
 from .space import require_space
 from .undo import refuse_leftover_undo
 from .whole_file import rename_without_replacing, sync_folder
@@ -294,6 +304,7 @@ class StreamFile:
                 dataset.item_shape,
                 dataset.chunk_events,
                 dataset.start_events,
+                FLETCHER32 if dataset.codec is not None and dataset.codec.fletcher32 else CRC32,
             )
         )
         return number

@@ -17,11 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .append import GrowingDataset
-from .buffers import ChunkBuffers
+from .buffers import ChunkBuffers, place_rows, scratch
+from .checksum import chunk_checksum
 from .encoder import EncoderPool
 from .load import LevelPolicy
 from .places import ChunkPlaces
-from .zstd import compress_small
+from .zstd import Way, compress_together
 
 __all__ = ["BUNDLE_BYTES", "ChunkWatcher", "MakeChunk", "WriteBehind"]
 
@@ -31,6 +32,14 @@ IN_FLIGHT_BYTES: Final = 64 * 1024**2
 STORED_BYTES: Final = 8 * 1024**2
 #: Smaller chunks go to the encoder together: a task costs some 20 us, a scalar chunk 30 us.
 BUNDLE_BYTES: Final = 256 * 1024
+#: While the encoder has enough to do, larger ones go together, too, up to that many bytes: each
+#: task waits for the interpreter's lock several times.
+BUSY_BUNDLE_BYTES: Final = 4 * 1024**2
+#: The encoder has enough to do with so many tasks per thread that are not done.
+BUSY_TASKS: Final = 2
+#: So many tasks are written at most before the next chunk is taken, unless too much waits: while
+#: many are written one after the other, the encoder runs out of work.
+WRITTEN_AT_ONCE: Final = 2
 
 
 #: Makes the bytes of a chunk at a Zstandard level; called on a thread of the pool.
@@ -131,7 +140,8 @@ class WriteBehind:
         # bare rows are what is written, and that is later
         gives_back = give_back and dataset.codec is not None and not dataset.codec.is_bare
         level = self._level(dataset, rows.nbytes)
-        self._add(_Block(dataset, start, level, None, rows, gives_back), rows.nbytes)
+        block = _Block(dataset, start, level, None, rows, gives_back)
+        self._add(block, rows.nbytes, alone=False)
 
     def submit_made(
         self,
@@ -162,22 +172,32 @@ class WriteBehind:
             An older chunk could not be written.
         """
         level = self._level(dataset, nbytes) if encodes else None
-        self._add(_Block(dataset, start, level, make), nbytes)
+        self._add(_Block(dataset, start, level, make), nbytes, alone=nbytes >= BUNDLE_BYTES)
 
     def _level(self, dataset: GrowingDataset, nbytes: int) -> int | None:
         own_level = None if dataset.codec is None else dataset.codec.level
         return self.policy.choose((self.in_flight_bytes + nbytes) / self.max_bytes, own_level)
 
-    def _add(self, block: _Block, nbytes: int) -> None:
+    def _add(self, block: _Block, nbytes: int, *, alone: bool) -> None:
         self.in_flight_bytes += nbytes
-        if nbytes >= BUNDLE_BYTES:
+        if alone:
+            self._seal()  # chunks of one dataset stay in their order
             self._start([block], nbytes)
         else:
             self._bundle.append(block)
             self._bundle_bytes += nbytes
-            if self._bundle_bytes >= BUNDLE_BYTES:
+            least = BUSY_BUNDLE_BYTES if self._is_busy() else BUNDLE_BYTES
+            if self._bundle_bytes >= least:
                 self._seal()
         self._write_ready()
+
+    def _is_busy(self) -> bool:
+        """Whether the encoder has enough to do: it takes tasks in the order of their start."""
+        number = BUSY_TASKS * self._pool.threads
+        if len(self._waiting) < number or self.in_flight_bytes > self.max_bytes:
+            return False
+        task = self._waiting[-number]
+        return isinstance(task, _Task) and not task.future.done()
 
     def withdraw(self, dataset: GrowingDataset, first: int) -> None:
         """Drop chunks of a dataset from row `first` on that stand alone, and so may have failed.
@@ -235,14 +255,13 @@ class WriteBehind:
         self._waiting.append(_Task(blocks, nbytes, future))
 
     def _write_ready(self) -> None:
+        n_written = 0
         while self._waiting:
             task = self._waiting[0]
-            if (
-                isinstance(task, _Task)
-                and self.in_flight_bytes <= self.max_bytes
-                and not task.future.done()
-            ):
-                return
+            if isinstance(task, _Task) and self.in_flight_bytes <= self.max_bytes:
+                if n_written >= WRITTEN_AT_ONCE or not task.future.done():
+                    return
+                n_written += 1
             self._write_oldest()
 
     def _write_oldest(self) -> None:
@@ -275,31 +294,56 @@ class WriteBehind:
 
     def _make(self, blocks: list[_Block]) -> list[tuple[bytes | memoryview, int]]:
         """Bytes and checksum of each chunk; on a thread of the pool."""
-        with_checksum = self.watcher is not None
-        frames = _small_frames(blocks) if len(blocks) > 1 else {}
+        is_watched = self.watcher is not None
+        frames = _frames_together(blocks) if len(blocks) > 1 else {}
         made = []
         for number, block in enumerate(blocks):
             stored = _bytes_of(block, frames.get(number))
             if block.gives_back and block.rows is not None:
                 self.buffers.give_back(block.rows)
-            made.append((stored, zlib.crc32(stored) if with_checksum else 0))
+            made.append((stored, _checksum_of(block, stored) if is_watched else 0))
         return made
 
 
-def _small_frames(blocks: list[_Block]) -> dict[int, Any]:
+def _frames_together(blocks: list[_Block]) -> dict[int, Any]:
     """Frames of those that can be compressed in one call, by their numbers."""
-    by_level: dict[int, list[int]] = {}
+    by_way: dict[Way, dict[int, npt.NDArray[Any]]] = {}
+    masks: list[npt.NDArray[Any]] = []
     for number, block in enumerate(blocks):
         codec, rows = block.dataset.codec, block.rows
-        if codec is not None and rows is not None and rows.dtype == block.dataset.dtype:
-            level = codec.small_level(rows.nbytes, block.level)
-            if level is not None:
-                by_level.setdefault(level, []).append(number)
+        if codec is None or rows is None:
+            continue
+        way = codec.way_together(rows.nbytes, block.level)
+        if way is not None:
+            by_way.setdefault(way, {})[number] = rows
+            if rows.dtype != block.dataset.dtype:
+                masks.append(rows)
+    stored = _converted(masks)
     frames: dict[int, Any] = {}
-    for level, numbers in by_level.items():
-        pieces = [blocks[number].rows.reshape(-1).view(np.uint8) for number in numbers]  # type: ignore[union-attr]
-        frames.update(zip(numbers, compress_small(pieces, level), strict=True))
+    for way, numbered in by_way.items():
+        pieces = [
+            stored.get(id(rows), rows).reshape(-1).view(np.uint8) for rows in numbered.values()
+        ]
+        frames.update(zip(numbered, compress_together(pieces, way), strict=True))
     return frames
+
+
+def _converted(masks: list[npt.NDArray[Any]]) -> dict[int, npt.NDArray[np.uint8]]:
+    """Masks of bool as they are stored, by `id`, until this thread asks for scratch again."""
+    free = scratch((sum(rows.size for rows in masks),), np.dtype(np.uint8))
+    stored = {}
+    for rows in masks:
+        stored[id(rows)], free = free[: rows.size].reshape(rows.shape), free[rows.size :]
+        place_rows(stored[id(rows)], rows)
+    return stored
+
+
+def _checksum_of(block: _Block, stored: bytes | memoryview) -> int:
+    """What the journal says of a chunk; see `FeatureRecord.checksum`."""
+    codec = block.dataset.codec
+    if codec is not None and codec.fletcher32:
+        return chunk_checksum(stored)
+    return zlib.crc32(stored)
 
 
 def _bytes_of(block: _Block, frame: Any) -> bytes | memoryview:

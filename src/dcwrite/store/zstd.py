@@ -18,7 +18,25 @@ from typing import Any, Final, NamedTuple
 
 import zstandard
 
-__all__ = ["LEAN_LEVELS", "SMALL_BYTES", "compress", "compress_lean", "compress_small"]
+__all__ = ["LEAN_LEVELS", "SMALL_BYTES", "Way", "compress", "compress_lean", "compress_together"]
+
+
+class Way(NamedTuple):
+    """How pieces are compressed that can be compressed together.
+
+    Attributes
+    ----------
+    level
+        Zstandard level.
+    is_lean
+        Whether with lean parameters.
+    is_small
+        Whether the pieces have at most `SMALL_BYTES`.
+    """
+
+    level: int
+    is_lean: bool
+    is_small: bool
 
 
 class Search(NamedTuple):
@@ -85,24 +103,28 @@ def _own_compressor(level: int) -> zstandard.ZstdCompressor:
     return found
 
 
-def compress_small(pieces: Sequence[Any], level: int) -> list[Any]:
-    """A frame of each of several small pieces, as `compress_lean` makes them, in one call.
+def compress_together(pieces: Sequence[Any], way: Way) -> list[Any]:
+    """A frame of each of several pieces, as `compress` or `compress_lean` makes them, in one call.
 
-    A piece takes 20 us. In calls of their own, each would wait for the interpreter's lock twice.
+    A small piece takes 20 us. In calls of their own, each would wait for the interpreter's lock
+    twice.
 
     Parameters
     ----------
     pieces
-        Contiguous bytes, of at most `SMALL_BYTES` each.
-    level
-        One of `LEAN_LEVELS`.
+        Contiguous bytes.
+    way
+        How; for all of them.
 
     Returns
     -------
     list
         Objects with the buffer interface.
     """
-    compressor = _own_compressor(min(level, _SMALL_LEVEL))
+    if way.is_lean and not way.is_small:
+        compressor = _lean_compressor(way.level)
+    else:
+        compressor = _own_compressor(min(way.level, _SMALL_LEVEL) if way.is_lean else way.level)
     frames = compressor.multi_compress_to_buffer(list(pieces))
     return [frames[number] for number in range(len(frames))]
 
@@ -119,6 +141,10 @@ def compress_lean(data: Any, level: int) -> bytes:
     """
     if len(data) <= SMALL_BYTES:
         return compress(data, min(level, _SMALL_LEVEL))
+    return _lean_compressor(level).compress(data)
+
+
+def _lean_compressor(level: int) -> zstandard.ZstdCompressor:
     found = _compressors.lean.get(level)
     if found is None:
         search = LEAN_LEVELS[level]
@@ -133,4 +159,4 @@ def compress_lean(data: Any, level: int) -> bytes:
             write_content_size=True,
         )
         found = _compressors.lean[level] = zstandard.ZstdCompressor(compression_params=parameters)
-    return found.compress(data)
+    return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -34,6 +35,9 @@ TICK_S: Final = 0.1
 AT_ONCE_BYTES: Final = 1024**2
 #: Small batches are committed together while more of them wait, up to that many frames.
 TOGETHER_FRAMES: Final = 100
+#: Larger ones are committed that often while more of them wait: each commit brings the rows of all
+#: unfinished chunks.
+COMMIT_PERIOD_S: Final = 0.1
 #: Items without batches are committed after that many, or when the queue is empty.
 LOOSE_COMMIT_ITEMS: Final = 64
 
@@ -241,6 +245,8 @@ class ChunkWriter(threading.Thread):
         self._batch_lengths: dict[str, int] | None = {} if self._has_batches else None
         #: complete batches that are not committed yet: events and frames of each
         self._uncommitted: list[BatchEnd] = []
+        #: time before which nothing is committed while more waits
+        self._next_commit = 0.0
         self._loose_items = 0
         #: features of items without batches; when one comes again, all have come
         self._loose_features: set[str] = set()
@@ -400,7 +406,10 @@ class ChunkWriter(threading.Thread):
             self._batch_lengths = self.writer.lengths()
             self._uncommitted.append(item)
             n_frames = sum(batch.n_frames for batch in self._uncommitted)
-            if not self.dq or n_frames >= TOGETHER_FRAMES:
+            is_due = n_frames >= TOGETHER_FRAMES
+            if item.n_frames >= TOGETHER_FRAMES:
+                is_due = time.monotonic() >= self._next_commit
+            if not self.dq or is_due:
                 self._commit_batches()
             return
         try:
@@ -422,6 +431,7 @@ class ChunkWriter(threading.Thread):
         batches, self._uncommitted = self._uncommitted, []
         if not batches:
             return
+        self._next_commit = time.monotonic() + COMMIT_PERIOD_S
         n_events = sum(batch.n_events for batch in batches)
         n_frames = sum(batch.n_frames for batch in batches)
         self._file.commit(n_events, n_frames, self._on_batch)

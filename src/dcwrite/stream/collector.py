@@ -29,6 +29,7 @@ from ..errors import (
     UsageError,
     WriterDiedError,
 )
+from ..format.chunking import best_chunk_shape
 from ..format.features import FRAME_INFO_FEATURES
 from .arrivals import NOTHING
 from .early import EarlyFrames, size_bytes
@@ -50,6 +51,8 @@ TICK_S: Final = 0.1
 CHECK_PERIOD_S: Final = 0.02
 #: For smaller batches it takes longer to look for frames that can be taken together.
 LEAST_BULK_FRAMES: Final = 32
+#: A batch becomes longer by that part at most to end with a whole chunk of its images.
+LONGER_PART: Final = 1 / 8
 #: After an error: the longest time in which frames are taken that were put before it.
 REST_S: Final = 1.0
 #: Frame numbers that a message lists.
@@ -76,7 +79,8 @@ class Collector:
         Number of events per frame, shape (frames,); -1: not known yet. Shared with those who fill
         the queue.
     write_threshold
-        Frames per batch.
+        Frames per batch. Where the next frames are known already, it may have up to an eighth
+        more, to end with a whole chunk of images: rows of unfinished chunks are copied twice.
     put_batch
         Takes the batches.
     check
@@ -165,6 +169,9 @@ class Collector:
         self._at_fault = self._n_frames
         #: events of the next batch: some more than the last one had
         self._n_expected = self._threshold
+        #: events of all batches so far, and in a whole chunk of the largest feature; 1: never mind
+        self._n_handed_on = 0
+        self._chunk_events = 1
 
     def run(self, buffer: collections.deque[Any] | None = None) -> None:
         """Collect all frames.
@@ -281,10 +288,35 @@ class Collector:
             size += count
             frame += 1
         is_final = is_full or frame == stop
+        if frame == stop:
+            more = self._until_whole_chunk(stop, size)
+            counts += more
+            frame += len(more)
         if is_final or (counts and knows_size):
             stash.extend(counts, is_final=is_final)
             return start, frame
         return start, start
+
+    def _until_whole_chunk(self, first: int, n_events: int) -> list[int]:
+        """Counts of frames that complete a chunk, if they are known and few; else none.
+
+        Parameters
+        ----------
+        first
+            The first of these frames.
+        n_events
+            Events of the batch before them.
+        """
+        counts: list[int] = []
+        missing = -(self._n_handed_on + n_events) % self._chunk_events
+        while missing > 0 and len(counts) < self._chunk_events:
+            frame = first + len(counts)
+            count = int(self._feat_nevents[frame]) if frame < self._n_frames else -1
+            if count < 0:
+                break
+            counts.append(count)
+            missing -= count
+        return [] if missing else counts
 
     def _add_early(self, stash: EventStash, start: int, stop: int) -> None:
         if start < stop and len(self._early):
@@ -453,7 +485,16 @@ class Collector:
         self._n_expected = stash.size + stash.size // 8
         if n_events:
             self._event_bytes = size_bytes(events, object_bytes=0) / n_events
+            self._chunk_events = self._events_of_chunk(events)
+        self._n_handed_on += n_events
         self._put_batch(batch, n_events, n_frames)
+
+    def _events_of_chunk(self, events: Mapping[str, Any]) -> int:
+        """Events in a chunk of the largest feature; 1: so many that no batch is made to fit."""
+        arrays = [value for value in events.values() if isinstance(value, np.ndarray)]
+        largest = max(arrays, key=lambda array: array.nbytes, default=np.empty(0))
+        n_events = best_chunk_shape(largest.shape[1:], largest.dtype)[0]
+        return n_events if n_events <= self._threshold * LONGER_PART else 1
 
     def _save_leading(self, stop: int) -> None:
         """After an error: hand on the frames before the first one that is missing.
@@ -490,7 +531,8 @@ class Collector:
 
     def _take_rest_of(self, stash: EventStash, stop: int, deadline: float) -> None:
         """Take frames before `stop` out of the queue until a batch is complete."""
-        later = range(min(stash.index_offset + self._threshold, self._n_frames), self._n_frames)
+        longest = self._threshold + self._chunk_events
+        later = range(min(stash.index_offset + longest, self._n_frames), self._n_frames)
         while not stash.is_complete() and time.monotonic() < deadline:
             if not self._pending:
                 try:
