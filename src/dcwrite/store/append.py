@@ -289,8 +289,18 @@ class GrowingDataset:
 
     # -- both -------------------------------------------------------------------------------
 
-    def write_chunk(self, start: int, stored: bytes | memoryview) -> None:
+    def write_chunk(
+        self, start: int, stored: bytes | memoryview, *, runs_ahead: bool = False
+    ) -> None:
         """Write one encoded chunk that begins at row `start`.
+
+        Parameters
+        ----------
+        start, stored
+            First row and bytes.
+        runs_ahead
+            Whether the length in the file may count whole chunks that are not written yet: to set
+            it takes as long as to write a small chunk.
 
         Raises
         ------
@@ -307,14 +317,15 @@ class GrowingDataset:
                 stop = max(length, min(start + self.chunk_events, self.n_events))
                 replaces = length > start
                 if length < stop and not replaces:
-                    self._extend(stop)
+                    whole = self.n_events - self.n_events % self.chunk_events
+                    self._extend(max(stop, whole) if runs_ahead else stop)
                 self.dset.id.write_direct_chunk(offset, stored)
                 if start < self.start_events:
                     # the chunk with rows from before has moved, and HDF5 uses its old place again:
                     # until then, and before the file says that there are more rows, what is on
                     # the disk has to point to the new one
                     self.dset.file.flush()
-                if length < stop and replaces:
+                if self._length < stop and replaces:
                     self._extend(stop)
             except BaseException:
                 self._shrink_quietly(length)  # no rows without data

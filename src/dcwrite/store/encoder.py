@@ -145,12 +145,14 @@ class ChunkCodec:
         Returns
         -------
         Way or None
-            None: it is not compressed, or has to be encoded in both ways and compared.
+            None: it is not compressed, takes long, or has to be encoded in both ways and compared.
         """
         if self.level is None:
             return None
         level = self.level if level is None else level
         is_small = nbytes <= SMALL_BYTES
+        if not is_small and level not in LEAN_LEVELS:
+            return None  # it takes long, and each call has compressors of its own, large ones
         if self.exact or level not in LEAN_LEVELS:
             return Way(level, is_lean=False, is_small=is_small)
         is_lean = self._is_lean.get(level)

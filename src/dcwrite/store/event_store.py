@@ -504,9 +504,13 @@ class EventStore:
         """Let at most so many bytes wait in chunks that are being encoded, plus one chunk."""
         self._behind.max_bytes = max(1, max_bytes)
 
-    def watch_chunks(self, watcher: ChunkWatcher) -> None:
-        """Have each chunk told that was written: dataset, row, offset, size, CRC-32."""
-        self._behind.watch(watcher, ChunkPlaces(self._file.h5))
+    def hold_level_while(self, is_pressed: Callable[[], bool]) -> None:
+        """Let the level not rise while `is_pressed` says so; see `LevelPolicy`."""
+        self._policy.is_pressed = is_pressed
+
+    def watch_chunks(self, watcher: ChunkWatcher, *, runs_ahead: bool = False) -> None:
+        """Have each chunk told that was written; see `WriteBehind.watch`."""
+        self._behind.watch(watcher, ChunkPlaces(self._file.h5), runs_ahead=runs_ahead)
         self.contours.keeps_items = True
 
     def flush_datasets(self) -> None:

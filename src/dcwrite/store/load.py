@@ -4,7 +4,8 @@ Alone here: the rule. Invariant: the level stays between the settings' bounds; e
 plain Zstandard chunks that every reader opens.
 
 The rule looks at the least backlog within a while, as network queues do (CoDel): a full queue
-right after a batch came says nothing, a queue that never empties does.
+right after a batch came says nothing, a queue that never empties does. An empty one says nothing,
+either, while more waits to get there: then those who bring it need the processor.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class LevelPolicy:
         Settings; without `lowest_level` the level never changes.
     clock
         Seconds; for tests.
+    is_pressed
+        Whether more waits before the backlog, so that the level must not rise.
 
     Attributes
     ----------
@@ -44,12 +47,16 @@ class LevelPolicy:
     """
 
     def __init__(
-        self, compression: Compression | None, clock: Callable[[], float] = time.monotonic
+        self,
+        compression: Compression | None,
+        clock: Callable[[], float] = time.monotonic,
+        is_pressed: Callable[[], bool] = lambda: False,
     ) -> None:
         lowest = compression.lowest_level if compression is not None else None
         self._highest = compression.level if compression is not None else None
         self._lowest = lowest
         self._clock = clock
+        self.is_pressed = is_pressed
         self._window_start = clock()
         self._least = 1.0
         self.level: int | None = None if lowest is None else self._highest
@@ -77,7 +84,7 @@ class LevelPolicy:
         elif now - self._window_start >= WINDOW_S:
             if self._least > HIGH:
                 self.level = max(self._lowest, self.level - 1)
-            elif self._least < LOW:
+            elif self._least < LOW and not self.is_pressed():
                 self.level = min(self._highest, self.level + 1)
             self._window_start, self._least = now, 1.0
         self.counts[self.level] += 1

@@ -169,7 +169,7 @@ class StreamFile:
                     durability=durability,
                     sync_interval_s=sync_interval_s,
                 )
-                self.writer.watch_chunks(self._note_chunk)
+                self.writer.watch_chunks(self._note_chunk, runs_ahead=not live)
         except BaseException:
             with suppress(AttributeError, DCWriteError):
                 self.writer.close()

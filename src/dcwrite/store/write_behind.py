@@ -58,12 +58,14 @@ class _Block(NamedTuple):
 
 
 class _Task(NamedTuple):
-    blocks: list[_Block]
+    """Chunks that are encoded together; their rows are free when they are."""
+
+    places: list[tuple[GrowingDataset, int]]
     nbytes: int
     future: Future[list[tuple[bytes | memoryview, int]]]
 
 
-#: Told of each written chunk: dataset, first row, offset in the file, size, CRC-32.
+#: Told of each written chunk: dataset, first row, offset in the file, size, checksum.
 ChunkWatcher = Callable[[GrowingDataset, int, int, int, int], None]
 
 
@@ -105,12 +107,29 @@ class WriteBehind:
         #: told of each chunk that was written
         self.watcher: ChunkWatcher | None = None
         self._places: ChunkPlaces | None = None
+        self._runs_ahead = False
 
-    def watch(self, watcher: ChunkWatcher | None, places: ChunkPlaces | None) -> None:
-        """Have each chunk told from now on that is written, with its place."""
+    def watch(
+        self,
+        watcher: ChunkWatcher | None,
+        places: ChunkPlaces | None,
+        *,
+        runs_ahead: bool = False,
+    ) -> None:
+        """Have each chunk told from now on that is written, with its place.
+
+        Parameters
+        ----------
+        watcher, places
+            Who is told, and who finds the places.
+        runs_ahead
+            Whether nobody looks at the lengths in the file before its end, so that they may count
+            chunks that are still on their way.
+        """
         if self._places is not None:
             self._places.close()
         self.watcher, self._places = watcher, places
+        self._runs_ahead = runs_ahead
 
     def submit(
         self,
@@ -207,9 +226,9 @@ class WriteBehind:
         self._seal()
         kept: deque[_Task | Callable[[], None]] = deque()
         for task in self._waiting:
-            if isinstance(task, _Task) and len(task.blocks) == 1:
-                block = task.blocks[0]
-                if block.dataset is dataset and block.start >= first:
+            if isinstance(task, _Task) and len(task.places) == 1:
+                ((owner, start),) = task.places
+                if owner is dataset and start >= first:
                     task.future.cancel()
                     self.in_flight_bytes -= task.nbytes
                     continue
@@ -251,8 +270,9 @@ class WriteBehind:
             self._bundle, self._bundle_bytes = [], 0
 
     def _start(self, blocks: list[_Block], nbytes: int) -> None:
+        places = [(block.dataset, block.start) for block in blocks]
         future = self._pool.submit(self._make, blocks)
-        self._waiting.append(_Task(blocks, nbytes, future))
+        self._waiting.append(_Task(places, nbytes, future))
 
     def _write_ready(self) -> None:
         n_written = 0
@@ -270,25 +290,27 @@ class WriteBehind:
             task()
             return
         self.in_flight_bytes -= task.nbytes
-        for block, (stored, checksum) in zip(task.blocks, task.future.result(), strict=True):
+        for (dataset, start), made in zip(task.places, task.future.result(), strict=True):
+            stored, checksum = made
             if self.watcher is None or self._places is None:
-                block.dataset.write_chunk(block.start, stored)
+                dataset.write_chunk(start, stored)
             else:
-                offset = self._write_and_find(self._places, block, stored)
-                self.watcher(block.dataset, block.start, offset, len(stored), checksum)
+                offset = self._write_and_find(self._places, dataset, start, stored)
+                self.watcher(dataset, start, offset, len(stored), checksum)
             self._n_stored += len(stored)
         if self._n_stored >= STORED_BYTES and self._on_stored is not None:
             self._n_stored = 0
             self._pool.submit(self._on_stored)
 
-    @staticmethod
-    def _write_and_find(places: ChunkPlaces, block: _Block, stored: bytes | memoryview) -> int:
+    def _write_and_find(
+        self, places: ChunkPlaces, dataset: GrowingDataset, start: int, stored: bytes | memoryview
+    ) -> int:
         """Write a chunk; gives its offset in the file."""
         end = places.end_of_file()
-        block.dataset.write_chunk(block.start, stored)
+        dataset.write_chunk(start, stored, runs_ahead=self._runs_ahead)
         offset = places.find(stored, end)
         if offset is None:
-            offset, size = block.dataset.place_of(block.start)
+            offset, size = dataset.place_of(start)
             places.remember(offset, size)
         return offset
 

@@ -603,9 +603,21 @@ class HDF5Writer:
         """Let at most so many bytes wait in chunks that are being encoded, plus one chunk."""
         self._store.bound_waiting(max_bytes)
 
-    def watch_chunks(self, watcher: ChunkWatcher) -> None:
-        """Have each chunk told that was written: dataset, row, offset, size, CRC-32."""
-        self._store.watch_chunks(watcher)
+    def hold_level_while(self, is_pressed: Callable[[], bool]) -> None:
+        """Let a level that fits the load not rise while `is_pressed` says so."""
+        self._store.hold_level_while(is_pressed)
+
+    def watch_chunks(self, watcher: ChunkWatcher, *, runs_ahead: bool = False) -> None:
+        """Have each chunk told that was written: dataset, row, offset, size, checksum.
+
+        Parameters
+        ----------
+        watcher
+            Who is told.
+        runs_ahead
+            Whether nobody looks at the lengths in the file before its end.
+        """
+        self._store.watch_chunks(watcher, runs_ahead=runs_ahead)
 
     def when_written(self, action: Callable[[], None]) -> None:
         """Call `action` when all whole chunks that were stored before it are written."""

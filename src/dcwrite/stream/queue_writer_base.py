@@ -25,11 +25,15 @@ from ..store.encoder import require_count
 from .bringers import children_that_ended, nobody_is_left
 from .chunk_writer import BatchEnd, ChunkWriter, WriterQueue
 from .collector import MEMORY_BUDGET, Collector
+from .relay import n_waiting
 
 __all__ = ["MEMORY_BUDGET", "Counter", "QueueWriterBase", "mp_spawn"]
 
 #: Seconds between two looks at who could still bring frames.
 LOOK_S: Final = 1.0
+#: While more frames than that part of a batch wait in the event queue, a level that fits the load
+#: does not rise.
+PRESSING_PART: Final = 1 / 4
 #: The processes are spawned on every system: forked ones inherit locks in any state.
 mp_spawn = mp.get_context("spawn")
 
@@ -217,8 +221,9 @@ class QueueWriterBase:
         if cancel_join_thread is not None:
             cancel_join_thread()
         # a half is the collector's; what waits for the encoder holds whole batches while one of
-        # their chunks is not written
-        share = self.memory_budget // 8
+        # their chunks is not written. With less than a batch of images (38 MB) each, the encoder
+        # runs out of work while the next one is collected
+        share = self.memory_budget * 5 // 32
         dq = WriterQueue(share) if writer_dq is None else writer_dq
         report = _StreamReport(self)
         try:
@@ -265,6 +270,8 @@ class QueueWriterBase:
         )
         report.collector = collector
         writer.writer.bound_waiting(share)
+        most = int(self.write_threshold * PRESSING_PART)
+        writer.writer.hold_level_while(lambda: n_waiting(self.event_queue) > most)
         report.level_counts = lambda: writer.writer.level_counts
         writer.start()
         try:

@@ -13,7 +13,7 @@ from multiprocessing.queues import SimpleQueue
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import ClosedError, UsageError
 from .alike import AlikeFrames
 from .messages import MessageReader
 
@@ -23,6 +23,7 @@ __all__ = [
     "close_queue",
     "items_getter",
     "memory_of",
+    "n_waiting",
     "runs_getter",
     "without_fork_lock",
 ]
@@ -97,6 +98,14 @@ def _getter(event_queue: Any, load: Callable[[bytearray], Any]) -> Callable[[flo
         return [event_queue.get()]
 
     return get_one
+
+
+def n_waiting(event_queue: Any) -> int:
+    """Number of items in a queue; 0 where that is not known."""
+    try:
+        return int(event_queue.qsize())
+    except (AttributeError, NotImplementedError, OSError, TypeError, ValueError, ClosedError):
+        return 0
 
 
 class Relay(threading.Thread):
