@@ -20,6 +20,7 @@ from dcwrite import (
     StorageError,
     UsageError,
 )
+from dcwrite.store.background import BackgroundBasin
 
 from .files import contents, image
 
@@ -341,3 +342,27 @@ def test_require_feature(tmp_path: Path) -> None:
 def test_chunks_by_keyword() -> None:
     assert HDF5Writer.get_best_nd_chunks(item_shape=(80, 320), feat_dtype=np.uint8)[0] == 40
     assert HDF5Writer.get_best_nd_chunks((10, 10)) == (1000, 10, 10)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+@pytest.mark.parametrize("shape", [(3, 5), (4, 8), (1, 1)])
+def test_backgrounds_that_repeat_are_told_from_others(dtype: str, shape: tuple[int, int]) -> None:
+    """Against one comparison per row, over calls of all sizes."""
+    rng = np.random.default_rng(5)
+    numbers = np.repeat(np.arange(60) % 7, rng.integers(1, 90, 60))
+    images = rng.integers(0, 9, (7, *shape)).astype(dtype)
+    rows = images[numbers]
+    expected_new = np.array(
+        [ii == 0 or not np.array_equal(rows[ii], rows[ii - 1]) for ii in range(len(rows))]
+    )
+    basin = BackgroundBasin()
+    stored, mappings, start = [], [], 0
+    while start < len(rows):
+        stop = start + int(rng.integers(0, 200))
+        new, mapping = basin.split(rows[start:stop])
+        stored.append(new)
+        mappings.append(mapping)
+        start = stop
+    np.testing.assert_array_equal(np.concatenate(stored), rows[expected_new])
+    np.testing.assert_array_equal(np.concatenate(mappings), np.cumsum(expected_new) - 1)
+    assert basin.n_stored == expected_new.sum()

@@ -20,6 +20,19 @@ __all__ = ["BACKGROUND", "BackgroundBasin"]
 BACKGROUND: Final = "image_bg"
 
 
+#: Rows that are compared at a time: about 1 MiB of images.
+MOST_AT_ONCE: Final = 32
+
+
+def _words(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The rows as numbers that are as wide as possible, shape (n, ...), to be compared."""
+    flat = np.ascontiguousarray(rows).reshape(len(rows), -1)
+    if flat.dtype.kind == "f":
+        return flat  # 0.0 and -0.0 are equal, and nan differs from itself
+    flat = flat.view(np.uint8)
+    return flat.view(np.uint64) if flat.shape[1] % 8 == 0 and flat.shape[1] else flat
+
+
 class BackgroundBasin:
     """Takes the backgrounds of all events, and keeps those that differ from the one before.
 
@@ -47,14 +60,35 @@ class BackgroundBasin:
         rows = to_stored(BACKGROUND, data)
         if not len(rows):
             return rows, np.empty(0, dtype=np.int64)
-        is_new = np.empty(len(rows), dtype=bool)
-        last = self._last
-        is_new[0] = last is None or last.dtype != rows.dtype or not np.array_equal(rows[0], last)
-        is_new[1:] = (rows[1:] != rows[:-1]).reshape(len(rows) - 1, -1).any(axis=1)
+        is_new = self._differ_from_before(rows)
         mapping = self.n_stored - 1 + np.cumsum(is_new, dtype=np.int64)
         self.n_stored += int(is_new.sum())
         self._last = rows[-1].copy()
         return rows[is_new], mapping
+
+    def _differ_from_before(self, rows: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+        """Of each background, whether it is another one than that of the event before."""
+        is_new = np.empty(len(rows), dtype=bool)
+        last = self._last
+        words = _words(rows)
+        if last is None or last.dtype != rows.dtype or last.shape != rows.shape[1:]:
+            is_new[0] = True
+        else:
+            is_new[0] = (words[0] != _words(last[np.newaxis])[0]).any()
+        first, n_rows = 1, 1
+        while first < len(rows):
+            # of a run of equal ones each is compared with its first, which stays in the
+            # processor's cache; twice as many at a time as long as it goes on
+            stop = min(len(rows), first + n_rows)
+            differs = (words[first:stop] != words[first - 1]).any(axis=1)
+            n_equal = int(differs.argmax()) if differs.any() else len(differs)
+            is_new[first : first + n_equal] = False
+            first += n_equal
+            n_rows = min(MOST_AT_ONCE, 2 * n_rows)
+            if n_equal < len(differs):
+                is_new[first] = True
+                first, n_rows = first + 1, 1
+        return is_new
 
     @classmethod
     def description(cls) -> Basin:

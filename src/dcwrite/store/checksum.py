@@ -76,7 +76,7 @@ def fletcher32(data: Any) -> int:
     return _sum(np.frombuffer(data, np.uint8))
 
 
-def with_fletcher32(data: Any) -> Bytes:
+def with_fletcher32(data: Any) -> memoryview:
     """The same bytes with their checksum behind them, in memory of their own.
 
     Parameters
@@ -87,10 +87,9 @@ def with_fletcher32(data: Any) -> Bytes:
     source = np.frombuffer(data, np.uint8)
     stored = np.empty(source.size + FLETCHER32_BYTES, np.uint8)
     stored[: source.size] = source  # numpy gives up the interpreter's lock for it
-    stored[source.size :] = np.frombuffer(
-        _sum(stored[: source.size]).to_bytes(FLETCHER32_BYTES, "little"), np.uint8
-    )
-    return stored
+    found = _sum(stored[: source.size])
+    stored[source.size :] = np.frombuffer(found.to_bytes(FLETCHER32_BYTES, "little"), np.uint8)
+    return stored.data
 
 
 def without_fletcher32(stored: Any) -> Bytes:

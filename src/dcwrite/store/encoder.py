@@ -165,7 +165,7 @@ class ChunkCodec:
 
     def finish(self, frame: Any) -> memoryview:
         """Bytes of a chunk as they stand in the file, made of its frame."""
-        return with_fletcher32(frame).data if self.fletcher32 else memoryview(frame)
+        return with_fletcher32(frame) if self.fletcher32 else memoryview(frame)
 
     def _compress(self, data: npt.NDArray[np.uint8], level: int) -> bytes:
         if self.exact or level not in LEAN_LEVELS:

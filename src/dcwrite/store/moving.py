@@ -267,7 +267,7 @@ class RowMover:
         if stored is None:
             raise AssertionError("only stored chunks are moved")
         if self._adds_checksum:
-            self._sink.put_chunk(lambda _level: with_fletcher32(stored).data, encodes=False)
+            self._sink.put_chunk(lambda _level: with_fletcher32(stored), encodes=False)
         else:
             self._sink.put_chunk(lambda _level: stored, encodes=False)
         self._n_moved += 1

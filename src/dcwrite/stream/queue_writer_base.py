@@ -33,7 +33,7 @@ __all__ = ["MEMORY_BUDGET", "Counter", "QueueWriterBase", "mp_spawn"]
 LOOK_S: Final = 1.0
 #: While more frames than that part of a batch wait in the event queue, a level that fits the load
 #: does not rise.
-PRESSING_PART: Final = 1 / 4
+PRESSING_PART: Final = 1 / 8
 #: The processes are spawned on every system: forked ones inherit locks in any state.
 mp_spawn = mp.get_context("spawn")
 
