@@ -249,9 +249,16 @@ def size_bytes(path: Path) -> int:
 
 
 def read_events(path: Path, n_events: int | None = None) -> dict[str, np.ndarray[Any, Any]]:
-    """Read all features, or their first events, with h5py: filters and checksums included."""
+    """Read all features, or their first events, with h5py: filters and checksums included.
+
+    Those of an internal basin (backgrounds that are stored once) are put where they belong.
+    """
     with h5py.File(path) as h5:
-        return {name: dset[:n_events] for name, dset in h5["events"].items()}
+        events = {name: dset[:n_events] for name, dset in h5["events"].items()}
+        if "basinmap0" in events:
+            rows = events.pop("basinmap0")
+            events.update({name: dset[:][rows] for name, dset in h5["basin_events"].items()})
+        return events
 
 
 def machine() -> dict[str, str]:

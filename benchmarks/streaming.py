@@ -165,13 +165,19 @@ def full_events(context: Context) -> Iterator[Row]:
     """Row 6: full events through EventQueue, at the level of an archive, and live."""
     # some seconds each: begin and end of a recording are not what is measured
     events = recording(context.size(3000, 320))
-    live = (context.size(60_000, 640), {"compression": "live"}, 8.0)
+    live = (context.size(100_000, 640), {"compression": "live"}, 8.0)
+    once = (live[0], {"compression": "live", "dedup_background": True}, 8.0)
     yield from _against_queue(
         context,
         "6",
         "EventQueue to file, 48 scalars + 3 images",
         events,
-        {"ours": (context.size(20_000, 320), {}, 3.0), "live": live, "live in batches": live},
+        {
+            "ours": (context.size(40_000, 320), {}, 3.0),
+            "live": live,
+            "live in batches": live,
+            "live in batches, dedup_background": once,
+        },
         context.size(10_000, 320),
         "codec of `image`",
         drained=False,
@@ -219,7 +225,7 @@ def _against_queue(
         notes = [check_equal(paths[name], paths["peer"], n_peer) for name in ours]
         return "; ".join(filter(None, (*notes, f"size per event {sizes['ours']:.3f}")))
 
-    per_put = {name: FRAMES_PER_PUT for name in ours if name == "live in batches"}
+    per_put = {name: FRAMES_PER_PUT for name in ours if "in batches" in name}
     samples, note = run_streams(context, events, ways, run, check, per_put)
     if not drained:
         encode = codec_alone(chunks_of(events), context.threads)
@@ -230,6 +236,7 @@ def _against_queue(
     for name, (_, _, at_least) in ours.items():
         live = name.startswith("live")
         batches = f", put_batch of {per_put[name]} frames" if name in per_put else ""
+        batches += ", dedup_background" if options[name].get("dedup_background") else ""
         limit = {} if live else {"limit": samples["limit"]}
         yield compare_rows(
             number,
