@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .append import GrowingDataset
-from .buffers import ChunkBuffers, place_rows, scratch
+from .buffers import ChunkBuffers
 from .checksum import chunk_checksum
 from .encoder import EncoderPool
 from .load import LevelPolicy
@@ -330,34 +330,19 @@ class WriteBehind:
 def _frames_together(blocks: list[_Block]) -> dict[int, Any]:
     """Frames of those that can be compressed in one call, by their numbers."""
     by_way: dict[Way, dict[int, npt.NDArray[Any]]] = {}
-    masks: list[npt.NDArray[Any]] = []
     for number, block in enumerate(blocks):
         codec, rows = block.dataset.codec, block.rows
-        if codec is None or rows is None:
+        # masks of bool are converted one by one, to memory that the processor has in its cache
+        if codec is None or rows is None or rows.dtype != block.dataset.dtype:
             continue
         way = codec.way_together(rows.nbytes, block.level)
         if way is not None:
             by_way.setdefault(way, {})[number] = rows
-            if rows.dtype != block.dataset.dtype:
-                masks.append(rows)
-    stored = _converted(masks)
     frames: dict[int, Any] = {}
     for way, numbered in by_way.items():
-        pieces = [
-            stored.get(id(rows), rows).reshape(-1).view(np.uint8) for rows in numbered.values()
-        ]
+        pieces = [rows.reshape(-1).view(np.uint8) for rows in numbered.values()]
         frames.update(zip(numbered, compress_together(pieces, way), strict=True))
     return frames
-
-
-def _converted(masks: list[npt.NDArray[Any]]) -> dict[int, npt.NDArray[np.uint8]]:
-    """Masks of bool as they are stored, by `id`, until this thread asks for scratch again."""
-    free = scratch((sum(rows.size for rows in masks),), np.dtype(np.uint8))
-    stored = {}
-    for rows in masks:
-        stored[id(rows)], free = free[: rows.size].reshape(rows.shape), free[rows.size :]
-        place_rows(stored[id(rows)], rows)
-    return stored
 
 
 def _checksum_of(block: _Block, stored: bytes | memoryview) -> int:
