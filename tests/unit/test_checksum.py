@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -40,8 +41,8 @@ def test_long_and_extreme_ones(size: int, value: int | None) -> None:
     assert checksum._sum_of_numcodecs(data) == checksum.fletcher32(data)
 
 
-def test_the_function_of_hdf5_is_found_here() -> None:
-    """Elsewhere numcodecs may take its place, which is as right, and holds the lock."""
+@pytest.mark.skipif(sys.platform != "linux", reason="not tried: numcodecs may have to do it there")
+def test_the_function_of_hdf5_is_found() -> None:
     assert checksum._sum_of_hdf5() is not None
 
 
