@@ -98,3 +98,37 @@ def test_damaged_background(part: Path, tmp_path: Path, cut_damaged: bool) -> No
     assert not dcwrite.verify(tmp_path / "out.rtdc").findings
     with h5py.File(tmp_path / "out.rtdc") as h5:
         assert len(h5["basin_events/image_bg"]) == len(np.unique(h5["events/basinmap0"]))
+
+
+@pytest.mark.parametrize("compression", ["none", "archive", "fast"])
+@pytest.mark.parametrize("value", [0x00, 0xFF])
+def test_a_lost_page_never_counts(tmp_path: Path, compression: str, value: int) -> None:
+    """Zeros in place of a page (a power cut), also where Fletcher-32 takes 0xFFFF for 0x0000."""
+    stream = StreamFile(
+        tmp_path / "run.rtdc", "w", writer_options={"threads": 1, "compression": compression}
+    )
+    rng = np.random.default_rng(7)
+    rows = np.full((40, 80, 320), 0xFF, np.uint8)
+    rows[:, ::2] = rng.integers(0, 255, (40, 40, 320), dtype=np.uint8)
+    stream.store("image", rows)
+    stream.store("mask", np.ones((40, 80, 320), bool))
+    stream.commit(40, 40, None)
+    stream.idle()
+    stream.leave()
+    part = tmp_path / "run.rtdc.part"
+    state = read_journal(part.with_suffix(".journal"))
+    raw = bytearray(part.read_bytes())
+    for number in state.chunks:
+        for offset, size, _ in state.chunks[number].values():
+            start = -(-offset // 4096) * 4096
+            if start + 4096 <= offset + size:
+                raw[start : start + 4096] = bytes([value]) * 4096
+    was_changed = bytes(raw) != part.read_bytes()
+    part.write_bytes(raw)
+    report = recover(part, tmp_path / "out.rtdc")
+    with h5py.File(tmp_path / "out.rtdc") as h5:
+        np.testing.assert_array_equal(h5["events/image"], rows[: report.n_events])
+        assert (h5["events/mask"][:] == 255).all()
+    assert was_changed
+    assert report.n_events == 0
+    assert report.damaged

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import multiprocessing
 import threading
 from pathlib import Path
@@ -12,7 +13,15 @@ import h5py
 import numpy as np
 import pytest
 
-from dcwrite import ChunkWriter, DamagedFileError, DCWriteError, EventError, StorageError
+from dcwrite import (
+    ChunkWriter,
+    Compression,
+    DamagedFileError,
+    DCWriteError,
+    EventError,
+    StorageError,
+)
+from dcwrite.store import encoder
 from dcwrite.stream.chunk_writer import BatchEnd, WriterQueue
 
 from .streams import RESULT_TIMEOUT_S, frame, message_has, read
@@ -209,3 +218,38 @@ def test_the_frame_of_the_helper_is_what_the_writer_writes(tmp_path: Path) -> No
     with h5py.File(path, "r") as h5:
         assert h5.attrs["experiment:event count"] == 2
         assert dict(h5["events/area_um"].attrs) == {"min": 30.0, "max": 31.0, "mean": 30.5}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_chunk_that_cannot_be_encoded_leaves_no_whole_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    """Without a journal nobody else notices that rows are missing in the middle."""
+    path = tmp_path / "out.rtdc"
+    compress, n_called = encoder.compress, itertools.count()
+
+    def failing(data: Any, level: int) -> bytes:
+        if len(data) > 500_000 and next(n_called) == 2:
+            raise MemoryError("as when there is none left")
+        return compress(data, level)
+
+    monkeypatch.setattr(encoder, "compress", failing)
+    items: list[Any] = []
+    for number in range(6):
+        items.append(("image", np.full((50, 80, 320), number + 1, np.uint8)))
+        items.append(("deform", np.full(50, number + 1.0)))
+        items.append(BatchEnd(50, 50))
+    writer = chunk_writer(
+        path,
+        items,
+        compression=Compression(level=9),
+        durability="none",
+        threads=threads,
+        on_batch=lambda *_: None,
+    )
+    writer.finished_when_queue_empty()
+    writer.start()
+    with pytest.raises(MemoryError):
+        writer.join()
+    assert not path.exists()
+    assert path.with_name(path.name + ".part").exists()

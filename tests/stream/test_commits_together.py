@@ -92,3 +92,51 @@ def test_large_batches_share_a_commit_for_some_time(
     assert commits == expected
     with h5py.File(tmp_path / "run.rtdc") as h5:
         assert h5["events/deform"].shape == (5 * TOGETHER_FRAMES,)
+
+
+class Timed(collections.deque[Any]):
+    """Items with the time at which each is taken; the clock stands at that of the last."""
+
+    now = 0.0
+
+    def popleft(self) -> Any:
+        self.now, item = super().popleft()
+        return item
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        # when the second batch ends, a commit is due; else it waits for the third one
+        ((0.0, 0.0, 0.11, 0.11, 0.12, 0.12), [2, 4, 6]),
+        ((0.0, 0.0, 0.01, 0.01, 0.12, 0.12), [2, 5, 6]),  # due before the third one is stored
+        ((0.0, 0.0, 0.01, 0.01, 0.02, 0.02), [2, 6]),
+        # the second one takes so long that the third one would take too long
+        ((0.0, 0.0, 0.01, 0.06, 0.07, 0.2), [2, 4, 6]),
+    ],
+)
+def test_no_batch_waits_longer_than_a_while(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    times: tuple[float, ...],
+    expected: list[int],
+) -> None:
+    waiting = Timed()
+    n = TOGETHER_FRAMES
+    for number, start, end in zip(range(3), times[::2], times[1::2], strict=True):
+        waiting.append((start, ("deform", np.full(n, float(number)))))
+        waiting.append((end, BatchEnd(n, n)))
+    monkeypatch.setattr(chunk_writer.time, "monotonic", lambda: waiting.now)
+    n_taken: list[int] = []
+    writer = dcwrite.ChunkWriter(
+        tmp_path / "run.rtdc",
+        waiting,
+        multiprocessing.RawValue("L", 0),
+        mode="w",
+        on_batch=lambda *_: n_taken.append(6 - len(waiting)),
+    )
+    writer.finished_when_queue_empty()
+    writer.run()
+    assert n_taken == expected
+    with h5py.File(tmp_path / "run.rtdc") as h5:
+        assert len(h5["events/deform"]) == 3 * n

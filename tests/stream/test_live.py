@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import queue
 import subprocess
 import sys
@@ -14,8 +15,15 @@ import h5py
 import numpy as np
 import pytest
 
-from dcwrite import FeatureNotFoundError, QueueWriterThread, Recording, StorageError
+from dcwrite import (
+    ChunkWriter,
+    FeatureNotFoundError,
+    QueueWriterThread,
+    Recording,
+    StorageError,
+)
 from dcwrite.store.live import LiveRecording
+from dcwrite.stream.chunk_writer import BatchEnd
 
 from .streams import RESULT_TIMEOUT_S, frame, read
 
@@ -132,6 +140,33 @@ def test_scalar_attributes_after_swmr(tmp_path: Path, expected: dict[str, np.nda
         attributes = dict(h5["events/deform"].attrs)
     assert attributes["max"] == expected["deform"].max()
     assert attributes["mean"] == pytest.approx(expected["deform"].mean())
+
+
+@pytest.mark.parametrize("n_batches", [1, 2, 3])
+def test_attributes_after_a_stream_that_was_short(tmp_path: Path, n_batches: int) -> None:
+    """Readers are let in by the first commit, which may still be on its way at the end."""
+    waiting: collections.deque[Any] = collections.deque()
+    for number in range(n_batches):
+        waiting.append(("deform", np.full(2000, float(number))))
+        waiting.append(("image", np.full((2000, 40, 40), number, np.uint8)))
+        waiting.append(BatchEnd(2000, 2000))
+    writer = ChunkWriter(
+        tmp_path / "live.rtdc",
+        waiting,
+        RawValue("L", 0),
+        mode="w",
+        live=True,
+        scalar_attributes=True,
+        event_count=True,
+        on_batch=lambda *_: None,
+        threads=2,
+    )
+    writer.finished_when_queue_empty()
+    writer.run()
+    with h5py.File(tmp_path / "live.rtdc") as h5:
+        assert h5["events/image"].shape == (2000 * n_batches, 40, 40)
+        assert h5["events/deform"].attrs["max"] == n_batches - 1
+        assert h5.attrs["experiment:event count"] == 2000 * n_batches
 
 
 def test_abort_of_a_live_stream_keeps_whole_batches(tmp_path: Path) -> None:

@@ -148,3 +148,18 @@ def test_a_missing_frame_near_the_end_of_a_batch(number: int) -> None:
         stream.collector.run()
     assert caught.value.missing_frames[0] == missing
     assert stream.found == list(range(missing))
+
+
+@pytest.mark.parametrize("n_more", [0, 1, 5, CHUNK])
+@pytest.mark.parametrize("order", ["forth", "back"])
+def test_nobody_waits_for_frames_that_were_announced(n_more: int, order: str) -> None:
+    """All counts are set from the start, but only some frames come."""
+    n_put = 2 * THRESHOLD + n_more
+    stream = Stream([1] * (4 * THRESHOLD))
+    for frame in range(n_put) if order == "forth" else reversed(range(n_put)):
+        stream.put(frame)
+    with pytest.raises(StallError):
+        stream.collector.run()
+    assert stream.found == list(range(n_put))
+    # not only after the error, but before: two batches were there
+    assert sum(n for n, *_ in stream.batches[:2]) >= 2 * THRESHOLD

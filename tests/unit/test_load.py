@@ -14,7 +14,8 @@ class Load:
     def __init__(self) -> None:
         self.now = 0.0
         self.pressed = False
-        self.policy = LevelPolicy(LIVE, lambda: self.now, lambda: self.pressed)
+        self.policy = LevelPolicy(LIVE, lambda: self.now)
+        self.policy.is_pressed = lambda: self.pressed
 
     def for_a_while(self, *backlogs: float) -> int | None:
         """The level after a window with these backlogs."""

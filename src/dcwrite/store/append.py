@@ -220,6 +220,11 @@ class GrowingDataset:
         self._tail = None
 
     @property
+    def brings_checksum(self) -> bool:
+        """Whether the journal takes the checksums that chunks have; see `ChunkCodec`."""
+        return self.codec is not None and self.codec.brings_checksum
+
+    @property
     def chunk_bytes(self) -> int:
         """Size of the rows of one chunk in memory."""
         return self.chunk_events * math.prod(self.item_shape) * self.dtype.itemsize

@@ -111,7 +111,7 @@ def without_fletcher32(stored: Any) -> Bytes:
             f"expected bytes and a checksum of {FLETCHER32_BYTES} bytes, got {whole.size}"
         )
     data = whole[:-FLETCHER32_BYTES]
-    told, found = _told_sum(whole), _sum(data)
+    told, found = chunk_checksum(whole), _sum(data)
     if found != told:
         raise ValueError(f"expected the Fletcher-32 checksum {told:#010x}, got {found:#010x}")
     return data
@@ -119,8 +119,4 @@ def without_fletcher32(stored: Any) -> Bytes:
 
 def chunk_checksum(stored: Any) -> int:
     """The checksum that a chunk with Fletcher-32 brings; it is not computed, but read."""
-    return _told_sum(np.frombuffer(stored, np.uint8))
-
-
-def _told_sum(stored: Bytes) -> int:
-    return int.from_bytes(stored[-FLETCHER32_BYTES:].tobytes(), "little")
+    return int.from_bytes(memoryview(stored)[-FLETCHER32_BYTES:], "little")

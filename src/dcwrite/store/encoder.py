@@ -22,7 +22,7 @@ from numcodecs.zstd import Zstd
 
 from ..errors import UsageError
 from ..format.compression import FLETCHER32_FILTER, ZSTD_FILTER
-from .checksum import with_fletcher32, without_fletcher32
+from .checksum import FLETCHER32_BYTES, with_fletcher32, without_fletcher32
 from .hdf5 import dataset_filters
 from .zstd import LEAN_LEVELS, SMALL_BYTES, Way, compress, compress_lean
 
@@ -116,6 +116,21 @@ class ChunkCodec:
     def is_bare(self) -> bool:
         """Whether the stored bytes are the rows' own memory: neither compressed nor checked."""
         return self.level is None and not self.fletcher32
+
+    @property
+    def brings_checksum(self) -> bool:
+        """Whether a chunk's own Fletcher-32 says that its bytes are what was written.
+
+        Not where rows are stored as they are: for this sum 0xFFFF is the same as 0x0000, so that
+        zeros could stand in place of a mask or of saturated pixels.
+        """
+        return self.fletcher32 and self.level is not None
+
+    def holds(self, stored: bytes, nbytes: int) -> bool:
+        """Whether stored bytes say that they hold so many bytes of rows."""
+        if self.level is not None:
+            return zstd_content_size(stored) == nbytes
+        return len(stored) == nbytes + (FLETCHER32_BYTES if self.fletcher32 else 0)
 
     def encode(self, chunk: npt.NDArray[Any], level: int | None = None) -> bytes | memoryview:
         """Bytes of one chunk as they stand in the file; the chunk's own memory if `is_bare`.

@@ -89,8 +89,9 @@ class FeatureRecord:
     start_events
         Rows that were there before the stream.
     checksum
-        What the journal has of each chunk: `CRC32` of the stored bytes, or the `FLETCHER32` that
-        stands at their end, and so need not be computed. Journals before version 3 have the first.
+        What the journal has of each chunk: `CRC32` of the stored bytes, or, of compressed ones,
+        the `FLETCHER32` that stands at their end, and so need not be computed. Journals before
+        version 3 have the first.
     """
 
     number: int

@@ -151,7 +151,7 @@ class JournalState:
     features
         By number.
     chunks
-        By feature number and first row: (offset, size, CRC-32).
+        By feature number and first row: (offset, size, checksum).
     tails
         By feature number: (first row, rows), in the order of the commits.
     contours

@@ -35,11 +35,11 @@ class LevelPolicy:
         Settings; without `lowest_level` the level never changes.
     clock
         Seconds; for tests.
-    is_pressed
-        Whether more waits before the backlog, so that the level must not rise.
 
     Attributes
     ----------
+    is_pressed : callable
+        Says whether more waits before the backlog, so that the level must not rise.
     level : int or None
         The level of the next chunk; None: that of its dataset.
     counts : Counter
@@ -47,16 +47,13 @@ class LevelPolicy:
     """
 
     def __init__(
-        self,
-        compression: Compression | None,
-        clock: Callable[[], float] = time.monotonic,
-        is_pressed: Callable[[], bool] = lambda: False,
+        self, compression: Compression | None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         lowest = compression.lowest_level if compression is not None else None
         self._highest = compression.level if compression is not None else None
         self._lowest = lowest
         self._clock = clock
-        self.is_pressed = is_pressed
+        self.is_pressed: Callable[[], bool] = lambda: False
         self._window_start = clock()
         self._least = 1.0
         self.level: int | None = None if lowest is None else self._highest

@@ -6,6 +6,7 @@ the unfinished file; a chunk is taken only if its checksum is the journal's.
 
 from __future__ import annotations
 
+import math
 import shutil
 from bisect import bisect_right
 from contextlib import suppress
@@ -175,6 +176,7 @@ class _Moving:
         tails = sorted(self._state.tails.get(feature.number, []), key=lambda item: item[0])
         codec = ChunkCodec.for_dataset(dset)
         zeros = (0,) * len(feature.item_shape)
+        nbytes = size * math.prod(feature.item_shape) * np.dtype(feature.dtype).itemsize
         dset.id.set_extent((end, *feature.item_shape))
         for first in range(feature.start_events // size * size, end, size):
             last = min(first + size, end)
@@ -182,7 +184,13 @@ class _Moving:
             if begin >= last:
                 continue
             stored = _stored_chunk(self._data, feature, chunks.get(first))
-            if stored is not None and codec is not None and (begin, last) == (first, first + size):
+            is_moved = (
+                stored is not None
+                and codec is not None
+                and (begin, last) == (first, first + size)
+                and codec.holds(stored, nbytes)
+            )
+            if is_moved:
                 dset.id.write_direct_chunk((first, *zeros), stored)
                 continue
             rows: AnyArray | None = None

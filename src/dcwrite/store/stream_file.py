@@ -261,9 +261,11 @@ class StreamFile:
 
     def end_live(self) -> None:
         """No more readers: attributes and logs can be written again."""
+        if self._live:
+            self.writer.write_waiting()  # a commit on its way may be the one that lets readers in
+            self._live = False
         if self._in_swmr:
-            self.writer.write_waiting()
-            self._in_swmr = self._live = False
+            self._in_swmr = False
             self.writer.end_swmr()
 
     def _take_tails(self, *, everything: bool) -> tuple[dict[int, int], list[Tail]]:
@@ -304,7 +306,7 @@ class StreamFile:
                 dataset.item_shape,
                 dataset.chunk_events,
                 dataset.start_events,
-                FLETCHER32 if dataset.codec is not None and dataset.codec.fletcher32 else CRC32,
+                FLETCHER32 if dataset.brings_checksum else CRC32,
             )
         )
         return number

@@ -347,10 +347,7 @@ def _frames_together(blocks: list[_Block]) -> dict[int, Any]:
 
 def _checksum_of(block: _Block, stored: bytes | memoryview) -> int:
     """What the journal says of a chunk; see `FeatureRecord.checksum`."""
-    codec = block.dataset.codec
-    if codec is not None and codec.fletcher32:
-        return chunk_checksum(stored)
-    return zlib.crc32(stored)
+    return chunk_checksum(stored) if block.dataset.brings_checksum else zlib.crc32(stored)
 
 
 def _bytes_of(block: _Block, frame: Any) -> bytes | memoryview:

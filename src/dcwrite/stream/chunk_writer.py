@@ -35,8 +35,8 @@ TICK_S: Final = 0.1
 AT_ONCE_BYTES: Final = 1024**2
 #: Small batches are committed together while more of them wait, up to that many frames.
 TOGETHER_FRAMES: Final = 100
-#: Larger ones are committed that often while more of them wait: each commit brings the rows of all
-#: unfinished chunks.
+#: Larger ones are committed that often while more of them wait, or each if it takes longer to
+#: write one: each commit brings the rows of all unfinished chunks.
 COMMIT_PERIOD_S: Final = 0.1
 #: Items without batches are committed after that many, or when the queue is empty.
 LOOSE_COMMIT_ITEMS: Final = 64
@@ -245,8 +245,10 @@ class ChunkWriter(threading.Thread):
         self._batch_lengths: dict[str, int] | None = {} if self._has_batches else None
         #: complete batches that are not committed yet: events and frames of each
         self._uncommitted: list[BatchEnd] = []
-        #: time before which nothing is committed while more waits
+        #: time at which the next commit is due, while more waits
         self._next_commit = 0.0
+        #: time at which the first item of the batch was taken; None: none of a batch has come
+        self._batch_began: float | None = None
         self._loose_items = 0
         #: features of items without batches; when one comes again, all have come
         self._loose_features: set[str] = set()
@@ -350,6 +352,8 @@ class ChunkWriter(threading.Thread):
 
     def _finish(self) -> None:
         try:
+            if self._batch_began is None:
+                self._commit_batches()
             self._store_final_log(None)
             self._file.finish()
         except StorageError as exc:
@@ -391,6 +395,8 @@ class ChunkWriter(threading.Thread):
 
     def _wait(self) -> None:
         """Nothing to do: let what was stored become durable, then sleep."""
+        if self._batch_began is None:
+            self._commit_batches()
         if self._loose_items:
             self._commit_loose()
         self._file.idle()
@@ -405,11 +411,10 @@ class ChunkWriter(threading.Thread):
             self._has_batches = True
             self._batch_lengths = self.writer.lengths()
             self._uncommitted.append(item)
-            n_frames = sum(batch.n_frames for batch in self._uncommitted)
-            is_due = n_frames >= TOGETHER_FRAMES
-            if item.n_frames >= TOGETHER_FRAMES:
-                is_due = time.monotonic() >= self._next_commit
-            if not self.dq or is_due:
+            # the next batch may take as long as this one
+            began, now = self._batch_began, time.monotonic()
+            self._batch_began = None
+            if not self.dq or self._is_commit_due(now if began is None else 2 * now - began):
                 self._commit_batches()
             return
         try:
@@ -418,6 +423,10 @@ class ChunkWriter(threading.Thread):
             raise EventError(
                 f"chunk queue: expected items (feature, data), got {str(item)[:80]!r}"
             ) from exc
+        if self._batch_began is None:
+            self._batch_began = time.monotonic()
+            if self._is_commit_due(self._batch_began):
+                self._commit_batches()  # afterwards there are rows that belong to no batch yet
         self._file.store(feat, data)
         if not self._has_batches:
             self._loose_items += 1
@@ -425,6 +434,14 @@ class ChunkWriter(threading.Thread):
             self._loose_features.add(feat)
             if self._loose_items >= LOOSE_COMMIT_ITEMS:
                 self._commit_loose()
+
+    def _is_commit_due(self, now: float) -> bool:
+        """Whether complete batches should not wait for more."""
+        if not self._uncommitted:
+            return False
+        if self._uncommitted[-1].n_frames >= TOGETHER_FRAMES:
+            return now >= self._next_commit
+        return sum(batch.n_frames for batch in self._uncommitted) >= TOGETHER_FRAMES
 
     def _commit_batches(self) -> None:
         """Commit all complete batches with one record: a commit takes as long as 20 events."""

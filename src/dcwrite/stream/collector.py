@@ -35,7 +35,7 @@ from .arrivals import NOTHING
 from .early import EarlyFrames, size_bytes
 from .packing import PackedEvents
 from .recycled import RecycledMemory
-from .relay import memory_of, runs_getter
+from .relay import memory_of, n_waiting, runs_getter
 from .runs import PackedRun
 from .stash import EventStash, Schema
 
@@ -79,8 +79,8 @@ class Collector:
         Number of events per frame, shape (frames,); -1: not known yet. Shared with those who fill
         the queue.
     write_threshold
-        Frames per batch. Where the next frames are known already, it may have up to an eighth
-        more, to end with a whole chunk of images: rows of unfinished chunks are copied twice.
+        Frames per batch. Where more frames wait in the queue, it may have up to an eighth more, to
+        end with a whole chunk of images: rows of unfinished chunks are copied twice.
     put_batch
         Takes the batches.
     check
@@ -133,6 +133,7 @@ class Collector:
         if not isinstance(seconds, numbers.Real) or not float(seconds) > 0:
             raise UsageError(f"stall_timeout: expected seconds or None, got {stall_timeout!r}")
         in_bulk = write_threshold >= LEAST_BULK_FRAMES
+        self._queue = event_queue
         self._get_items = runs_getter(event_queue, in_bulk=in_bulk)
         #: taken from the queue, and not looked at
         self._pending: collections.deque[Any] = collections.deque()
@@ -289,7 +290,8 @@ class Collector:
             frame += 1
         is_final = is_full or frame == stop
         if frame == stop:
-            more = self._until_whole_chunk(stop, size)
+            n_awaited = stash.n_missing + sum(count > 0 for count in counts)
+            more = self._until_whole_chunk(stop, size, n_awaited)
             counts += more
             frame += len(more)
         if is_final or (counts and knows_size):
@@ -297,8 +299,8 @@ class Collector:
             return start, frame
         return start, start
 
-    def _until_whole_chunk(self, first: int, n_events: int) -> list[int]:
-        """Counts of frames that complete a chunk, if they are known and few; else none.
+    def _until_whole_chunk(self, first: int, n_events: int, n_awaited: int) -> list[int]:
+        """Counts of frames that complete a chunk, if they are few and are there; else none.
 
         Parameters
         ----------
@@ -306,6 +308,8 @@ class Collector:
             The first of these frames.
         n_events
             Events of the batch before them.
+        n_awaited
+            Frames of the batch before them that have to come.
         """
         counts: list[int] = []
         missing = -(self._n_handed_on + n_events) % self._chunk_events
@@ -316,7 +320,11 @@ class Collector:
                 break
             counts.append(count)
             missing -= count
-        return [] if missing else counts
+        if missing or not counts:
+            return []
+        # not to wait for frames that come later, if ever
+        n_there = len(self._early) + len(self._pending) + n_waiting(self._queue)
+        return counts if n_there >= n_awaited + np.count_nonzero(counts) else []
 
     def _add_early(self, stash: EventStash, start: int, stop: int) -> None:
         if start < stop and len(self._early):

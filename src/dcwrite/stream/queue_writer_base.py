@@ -221,7 +221,7 @@ class QueueWriterBase:
         if cancel_join_thread is not None:
             cancel_join_thread()
         # a half is the collector's; what waits for the encoder holds whole batches while one of
-        # their chunks is not written. With less than a batch of images (38 MB) each, the encoder
+        # their chunks is not encoded. With less than a batch of images (38 MB) each, the encoder
         # runs out of work while the next one is collected
         share = self.memory_budget * 5 // 32
         dq = WriterQueue(share) if writer_dq is None else writer_dq

@@ -254,6 +254,11 @@ class EventStash:
         """Whether the events of all frames have been added."""
         return self._n_missing == 0 and self._is_final
 
+    @property
+    def n_missing(self) -> int:
+        """Number of frames whose events have not been added."""
+        return self._n_missing
+
     def missing_frames(self) -> list[int]:
         """Indices of the frames whose events have not been added."""
         return [frame + self.index_offset for frame in self._missing()]
