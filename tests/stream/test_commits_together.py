@@ -1,4 +1,4 @@
-"""Batches of few frames are committed together while more of them wait."""
+"""Batches are committed together while more of them wait: small ones by number, others by time."""
 
 from __future__ import annotations
 
@@ -18,6 +18,13 @@ from dcwrite.stream.chunk_writer import TOGETHER_FRAMES, BatchEnd
 N_BATCHES = 2 * TOGETHER_FRAMES + 30
 
 
+def writer_of(
+    tmp_path: Path, waiting: collections.deque[Any], **options: Any
+) -> dcwrite.ChunkWriter:
+    size = multiprocessing.RawValue("L", 0)
+    return dcwrite.ChunkWriter(tmp_path / "run.rtdc", waiting, size, mode="w", **options)
+
+
 def test_one_commit_for_many_batches(tmp_path: Path) -> None:
     waiting: collections.deque[Any] = collections.deque()
     for number in range(N_BATCHES):
@@ -26,11 +33,9 @@ def test_one_commit_for_many_batches(tmp_path: Path) -> None:
         waiting.append(BatchEnd(1, 1))
     commits: list[tuple[int, int]] = []
     durable: list[int] = []
-    writer = dcwrite.ChunkWriter(
-        tmp_path / "run.rtdc",
+    writer = writer_of(
+        tmp_path,
         waiting,
-        multiprocessing.RawValue("L", 0),
-        mode="w",
         on_batch=lambda n_events, n_frames: commits.append((n_events, n_frames)),
         on_durable=durable.append,
     )
@@ -52,11 +57,9 @@ def test_an_error_counts_the_batches_before(tmp_path: Path) -> None:
     waiting.append(("deform", np.array([9.0])))
     waiting.append(("deform", np.array(["text"])))
     commits: list[tuple[int, int]] = []
-    writer = dcwrite.ChunkWriter(
-        tmp_path / "run.rtdc",
+    writer = writer_of(
+        tmp_path,
         waiting,
-        multiprocessing.RawValue("L", 0),
-        mode="w",
         on_batch=lambda n_events, n_frames: commits.append((n_events, n_frames)),
     )
     writer.start()
@@ -80,11 +83,9 @@ def test_large_batches_share_a_commit_for_some_time(
         waiting.append(("deform", np.full(TOGETHER_FRAMES, 0.5 * number)))
         waiting.append(BatchEnd(TOGETHER_FRAMES, TOGETHER_FRAMES))
     commits: list[int] = []
-    writer = dcwrite.ChunkWriter(
-        tmp_path / "run.rtdc",
+    writer = writer_of(
+        tmp_path,
         waiting,
-        multiprocessing.RawValue("L", 0),
-        mode="w",
         on_batch=lambda n_events, _n_frames: commits.append(n_events),
     )
     writer.finished_when_queue_empty()
@@ -128,11 +129,9 @@ def test_no_batch_waits_longer_than_a_while(
         waiting.append((end, BatchEnd(n, n)))
     monkeypatch.setattr(chunk_writer.time, "monotonic", lambda: waiting.now)
     n_taken: list[int] = []
-    writer = dcwrite.ChunkWriter(
-        tmp_path / "run.rtdc",
+    writer = writer_of(
+        tmp_path,
         waiting,
-        multiprocessing.RawValue("L", 0),
-        mode="w",
         on_batch=lambda *_: n_taken.append(6 - len(waiting)),
     )
     writer.finished_when_queue_empty()

@@ -330,7 +330,7 @@ class GrowingDataset:
                     # until then, and before the file says that there are more rows, what is on
                     # the disk has to point to the new one
                     self.dset.file.flush()
-                if self._length < stop and replaces:
+                if length < stop and replaces:
                     self._extend(stop)
             except BaseException:
                 self._shrink_quietly(length)  # no rows without data

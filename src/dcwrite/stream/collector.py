@@ -324,7 +324,7 @@ class Collector:
             return []
         # not to wait for frames that come later, if ever
         n_there = len(self._early) + len(self._pending) + n_waiting(self._queue)
-        return counts if n_there >= n_awaited + np.count_nonzero(counts) else []
+        return counts if n_there >= n_awaited + sum(count > 0 for count in counts) else []
 
     def _add_early(self, stash: EventStash, start: int, stop: int) -> None:
         if start < stop and len(self._early):
