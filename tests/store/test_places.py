@@ -165,6 +165,28 @@ def test_a_place_that_was_filled_before_is_compared_as_a_whole(tmp_path: Path) -
         places.close()
 
 
+def test_little_is_read_of_new_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no chunk stood before, its two ends tell."""
+    monkeypatch.setattr(places_module, "descriptor_of", lambda _h5: None)
+    own_reader, n_read = ChunkPlaces._own_reader, [0]
+
+    def counting(places: ChunkPlaces, path: Path) -> Any:
+        read_at = own_reader(places, path)
+
+        def read(offset: int, n_bytes: int) -> bytes:
+            n_read[0] += n_bytes
+            return read_at(offset, n_bytes)
+
+        return read
+
+    monkeypatch.setattr(ChunkPlaces, "_own_reader", counting)
+    path = tmp_path / "out.rtdc"
+    told = write_watched(path, features("noise"))
+    n_chunks = assert_told_right(path, told)
+    assert n_read[0] < 4 * n_chunks * places_module.COMPARED_BYTES
+    assert n_read[0] < path.stat().st_size / 4
+
+
 def test_a_chunk_that_is_not_in_the_index_is_an_error(tmp_path: Path) -> None:
     """Its rows would be read as zeros: the recording does not get its name."""
     path = tmp_path / "out.rtdc"

@@ -45,6 +45,8 @@ class ChunkPlaces:
         self._file_id = h5.id
         #: what stood in the file before is not compared: a chunk of then may have the same bytes
         self._first = self.end_of_file()
+        #: end of all chunks that are known: no chunk stood behind it yet
+        self._top = self._first
         #: ends of the last chunks that no other chunk begins at
         self._ends: collections.deque[int] = collections.deque(maxlen=KEPT_ENDS)
         self._read_at: ReadAt | None = None
@@ -92,7 +94,8 @@ class ChunkPlaces:
         size = len(view)
         for offset in (*reversed(self._ends), end):
             with suppress(OSError):
-                if self._stands_at(self._read_at, offset, view, is_new=offset >= end):
+                is_new = offset >= min(end, self._top)
+                if self._stands_at(self._read_at, offset, view, is_new=is_new):
                     self.remember(offset, size)
                     return offset
         return None
@@ -103,10 +106,11 @@ class ChunkPlaces:
             self._ends.remove(offset)  # this place is taken
         if offset >= self._first:
             self._ends.append(offset + size)
+        self._top = max(self._top, offset + size)
 
     @staticmethod
     def _stands_at(read_at: ReadAt, offset: int, view: memoryview, *, is_new: bool) -> bool:
-        """Whether the chunk is there; `is_new`: nothing stood there before it was written."""
+        """Whether the chunk is there; `is_new`: no chunk stood there before it was written."""
         size = len(view)
         parts = [slice(0, size)]
         if size > 2 * COMPARED_BYTES:
