@@ -24,6 +24,7 @@ from numcodecs.fletcher32 import Fletcher32
 
 __all__ = [
     "FLETCHER32_BYTES",
+    "append_fletcher32",
     "chunk_checksum",
     "fletcher32",
     "with_fletcher32",
@@ -87,9 +88,20 @@ def with_fletcher32(data: Any) -> memoryview:
     source = np.frombuffer(data, np.uint8)
     stored = np.empty(source.size + FLETCHER32_BYTES, np.uint8)
     stored[: source.size] = source  # numpy gives up the interpreter's lock for it
-    found = _sum(stored[: source.size])
-    stored[source.size :] = np.frombuffer(found.to_bytes(FLETCHER32_BYTES, "little"), np.uint8)
-    return stored.data
+    return append_fletcher32(stored)
+
+
+def append_fletcher32(memory: Bytes) -> memoryview:
+    """Put the checksum of all bytes but the last four into these.
+
+    Parameters
+    ----------
+    memory
+        At least five bytes.
+    """
+    found = _sum(memory[:-FLETCHER32_BYTES])
+    memory.data[-FLETCHER32_BYTES:] = found.to_bytes(FLETCHER32_BYTES, "little")
+    return memory.data
 
 
 def without_fletcher32(stored: Any) -> Bytes:

@@ -22,9 +22,15 @@ from numcodecs.zstd import Zstd
 
 from ..errors import UsageError
 from ..format.compression import FLETCHER32_FILTER, ZSTD_FILTER
-from .checksum import FLETCHER32_BYTES, with_fletcher32, without_fletcher32
+from .checksum import (
+    FLETCHER32_BYTES,
+    append_fletcher32,
+    with_fletcher32,
+    without_fletcher32,
+)
 from .hdf5 import dataset_filters
-from .zstd import LEAN_LEVELS, SMALL_BYTES, Way, compress, compress_lean
+from .zstd import LEAN_LEVELS, SMALL_BYTES, Frame, Way, compress, compress_lean
+from .zstd_library import RoomyFrame
 
 __all__ = ["ChunkCodec", "EncoderPool", "require_count", "usable_cpus", "zstd_content_size"]
 
@@ -179,10 +185,12 @@ class ChunkCodec:
         return Way(level, is_lean, is_small)
 
     def finish(self, frame: Any) -> memoryview:
-        """Bytes of a chunk as they stand in the file, made of its frame."""
+        """Bytes of a chunk as they stand in the file, made of its frame, which is given away."""
+        if isinstance(frame, RoomyFrame):
+            return append_fletcher32(frame.memory) if self.fletcher32 else frame.view
         return with_fletcher32(frame) if self.fletcher32 else memoryview(frame)
 
-    def _compress(self, data: npt.NDArray[np.uint8], level: int) -> bytes:
+    def _compress(self, data: npt.NDArray[np.uint8], level: int) -> Frame:
         if self.exact or level not in LEAN_LEVELS:
             return compress(data, level)
         is_lean = self._is_lean.get(level)
@@ -195,7 +203,7 @@ class ChunkCodec:
             return self._compare(data, level)
         return compress_lean(data, level) if is_lean else compress(data, level)
 
-    def _compare(self, data: npt.NDArray[np.uint8], level: int) -> bytes:
+    def _compare(self, data: npt.NDArray[np.uint8], level: int) -> Frame:
         """Encode in both ways, and go on with the better one."""
         exact, lean = compress(data, level), compress_lean(data, level)
         self._is_lean[level] = len(lean) <= (1 + MOST_LARGER) * len(exact)

@@ -1,0 +1,183 @@
+"""Zstandard's own functions, for parameters that no Python package passes on.
+
+Alone here: in which shared library they are found, and how they are called. Invariant: what they
+make is a frame that any reader of Zstandard opens; a library that does not know a parameter, or
+does not prove this on a sample, is not used.
+
+python-zstandard's wheels bring Zstandard 1.5.7 a second time, for its other backend, and the
+functions of that one can be called. Two parameters stand in the part of zstd.h that packages leave
+out: how closely Zstandard looks for places to cut a frame into blocks, each of which has a table
+of symbols, and that it codes symbols also where the search skips much
+(docs/decisions/0026-less-to-copy.md).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from numcodecs.zstd import Zstd
+
+__all__ = ["ROOM_BYTES", "LibraryCompressor", "Parameter", "RoomyFrame", "find_library"]
+
+Bytes = npt.NDArray[np.uint8]
+
+#: Bytes behind each frame, for the checksum of HDF5's filter: to copy the frame for it takes as
+#: long as to compute it.
+ROOM_BYTES: Final = 4
+#: The first version that has `Parameter.BLOCK_SPLITTER`.
+_LEAST_VERSION: Final = 10507
+#: Modules that may be linked to Zstandard with its functions to be called.
+_MODULES: Final = ("zstandard._cffi", "numcodecs.zstd")
+
+
+class Parameter:
+    """Numbers of parameters (zstd.h, ZSTD_cParameter)."""
+
+    LEVEL = 100
+    WINDOW_LOG, HASH_LOG, CHAIN_LOG, SEARCH_LOG = 101, 102, 103, 104
+    MIN_MATCH, TARGET_LENGTH, STRATEGY = 105, 106, 107
+    #: ZSTD_c_literalCompressionMode: 1 (ZSTD_ps_enable) codes symbols in any case
+    LITERALS = 1002
+    #: ZSTD_c_blockSplitterLevel: 1 (never cut) to 6 (look closely); 0: as the search has it
+    BLOCK_SPLITTER = 1017
+
+
+def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
+    """The library with the types of the functions that are called here."""
+    context, memory, size = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t
+    library.ZSTD_versionNumber.restype = ctypes.c_uint
+    library.ZSTD_versionNumber.argtypes = []
+    library.ZSTD_createCCtx.restype = context
+    library.ZSTD_createCCtx.argtypes = []
+    library.ZSTD_freeCCtx.restype = size
+    library.ZSTD_freeCCtx.argtypes = [context]
+    library.ZSTD_CCtx_setParameter.restype = size
+    library.ZSTD_CCtx_setParameter.argtypes = [context, ctypes.c_int, ctypes.c_int]
+    library.ZSTD_compressBound.restype = size
+    library.ZSTD_compressBound.argtypes = [size]
+    library.ZSTD_compress2.restype = size
+    library.ZSTD_compress2.argtypes = [context, memory, size, memory, size]
+    library.ZSTD_isError.restype = ctypes.c_uint
+    library.ZSTD_isError.argtypes = [size]
+    return library
+
+
+class RoomyFrame:
+    """A frame, and room behind it.
+
+    Parameters
+    ----------
+    memory
+        The frame and `ROOM_BYTES` more, which nobody else has.
+
+    Attributes
+    ----------
+    memory
+        As given.
+    """
+
+    __slots__ = ("memory",)
+
+    def __init__(self, memory: Bytes) -> None:
+        self.memory = memory
+
+    def __len__(self) -> int:
+        """Size of the frame."""
+        return len(self.memory) - ROOM_BYTES
+
+    def __bytes__(self) -> bytes:
+        """The frame."""
+        return self.view.tobytes()
+
+    @property
+    def view(self) -> memoryview:
+        """The frame."""
+        return self.memory.data[: len(self)]
+
+
+class LibraryCompressor:
+    """Compresses for one thread at a time.
+
+    Parameters
+    ----------
+    library
+        As `find_library` gives it.
+    parameters
+        Numbers of `Parameter` to values.
+
+    Raises
+    ------
+    ValueError
+        The library does not know a parameter, or its value.
+    MemoryError
+        There is no room.
+    """
+
+    def __init__(self, library: ctypes.CDLL, parameters: Mapping[int, int]) -> None:
+        self._library = library
+        self._context: Any = library.ZSTD_createCCtx()
+        if not self._context:
+            raise MemoryError("Zstandard: no room for a context")
+        for number, value in parameters.items():
+            result = library.ZSTD_CCtx_setParameter(self._context, number, value)
+            if library.ZSTD_isError(result):
+                raise ValueError(f"Zstandard: parameter {number} cannot be {value}")
+
+    def __del__(self) -> None:
+        if self._context:
+            self._library.ZSTD_freeCCtx(self._context)
+            self._context = None
+
+    def compress(self, data: Bytes) -> RoomyFrame:
+        """One frame, which says how long its content is.
+
+        Parameters
+        ----------
+        data
+            C-contiguous bytes.
+        """
+        library = self._library
+        bound = library.ZSTD_compressBound(data.size)
+        memory = np.empty(bound + ROOM_BYTES, np.uint8)
+        size = library.ZSTD_compress2(
+            self._context, memory.ctypes.data, bound, data.ctypes.data, data.size
+        )
+        if library.ZSTD_isError(size):
+            raise MemoryError(f"Zstandard: {data.size} bytes could not be compressed ({size})")
+        memory = memory[: size + ROOM_BYTES]
+        # not to hold much more memory than the frame has
+        return RoomyFrame(memory if 2 * len(memory) > bound else memory.copy())
+
+
+def _libraries() -> Iterator[ctypes.CDLL]:
+    for module in _MODULES:
+        with suppress(AttributeError, ImportError, OSError, TypeError, ValueError):
+            spec = importlib.util.find_spec(module)
+            if spec is not None and spec.origin:
+                yield _declared(ctypes.CDLL(spec.origin))
+
+
+def find_library(parameters: Mapping[int, int]) -> ctypes.CDLL | None:
+    """A library that is new enough, knows the parameters, and compresses a sample well.
+
+    Returns
+    -------
+    ctypes.CDLL or None
+        None: there is none whose functions can be called.
+    """
+    rng = np.random.default_rng(0)
+    sample = np.repeat(rng.integers(0, 60, 50_000, dtype=np.uint8), 4)
+    for library in _libraries():
+        if library.ZSTD_versionNumber() < _LEAST_VERSION:
+            continue
+        with suppress(MemoryError, RuntimeError, ValueError):
+            frame = LibraryCompressor(library, parameters).compress(sample)
+            if len(frame) < len(sample) and Zstd().decode(bytes(frame)) == sample.tobytes():
+                return library
+    return None

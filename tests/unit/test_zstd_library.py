@@ -1,0 +1,182 @@
+"""Zstandard's own functions: frames that all readers open, and a way without them."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import h5py
+import hdf5plugin
+import numpy as np
+import pytest
+from numcodecs.zstd import Zstd
+
+from dcwrite import HDF5Writer
+from dcwrite.store import zstd, zstd_library
+from dcwrite.store.checksum import FLETCHER32_BYTES, with_fletcher32
+from dcwrite.store.encoder import ChunkCodec, zstd_content_size
+from dcwrite.store.zstd import (
+    CUTTING_SEARCH,
+    LEAN_LEVELS,
+    SMALL_BYTES,
+    Way,
+    compress,
+    compress_lean,
+    compress_together,
+)
+from dcwrite.store.zstd_library import (
+    ROOM_BYTES,
+    LibraryCompressor,
+    Parameter,
+    RoomyFrame,
+    find_library,
+)
+
+LIBRARY = find_library(CUTTING_SEARCH)
+needs_library = pytest.mark.skipif(LIBRARY is None, reason="no Zstandard with callable functions")
+
+
+def noisy_images(n_images: int = 40) -> np.ndarray:
+    """Camera noise, more of it where there is more light."""
+    rng = np.random.default_rng(5)
+    light = 90 + 60 * np.sin(np.linspace(0, 3, 80))[:, np.newaxis] * np.ones(320)
+    noise = rng.normal(0, 1, (n_images, 80, 320)) * np.sqrt(light) / 3
+    return np.rint(light + noise).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def without_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the functions cannot be called."""
+    monkeypatch.setattr(zstd, "_library", lambda: None)
+    monkeypatch.setattr(zstd, "_compressors", zstd._Compressors())
+
+
+def all_ways() -> list[Way]:
+    return [
+        *(Way(level, is_lean=True, is_small=False) for level in LEAN_LEVELS),
+        *(Way(level, is_lean=False, is_small=False) for level in (1, 3, 5, 9, 19)),
+    ]
+
+
+def frames_of(rows: np.ndarray, way: Way) -> list[bytes]:
+    data = rows.reshape(-1).view(np.uint8)
+    one = (compress_lean if way.is_lean else compress)(data, way.level)
+    return [bytes(one), *map(bytes, compress_together([data, data[:30_000]], way))]
+
+
+@needs_library
+@pytest.mark.parametrize("way", all_ways(), ids=str)
+def test_every_reader_opens_it(way: Way, tmp_path: Path) -> None:
+    rows = noisy_images()
+    data = rows.tobytes()
+    alone, together, short = frames_of(rows, way)
+    assert alone == together
+    assert zstd_content_size(alone) == len(data)
+    assert Zstd().decode(alone) == data
+    assert Zstd().decode(short) == data[:30_000]
+    with h5py.File(tmp_path / "x.h5", "w") as h5:
+        dset = h5.create_dataset("x", rows.shape, "u1", chunks=rows.shape, **hdf5plugin.Zstd())
+        dset.id.write_direct_chunk((0, 0, 0), alone)
+        np.testing.assert_array_equal(dset[:], rows)
+
+
+@needs_library
+@pytest.mark.parametrize("way", [way for way in all_ways() if way.level > 1 or not way.is_lean])
+def test_the_same_bytes_either_way(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same version and parameters; only the lean level 1 has others."""
+    rows = noisy_images(8)
+    ours = frames_of(rows, way)
+    monkeypatch.setattr(zstd, "_library", lambda: None)
+    monkeypatch.setattr(zstd, "_compressors", zstd._Compressors())
+    assert frames_of(rows, way) == ours
+
+
+@needs_library
+def test_the_cutting_search_is_as_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = noisy_images()
+    way = Way(1, is_lean=True, is_small=False)
+    ours = len(frames_of(rows, way)[0])
+    exact = len(frames_of(rows, Way(1, is_lean=False, is_small=False))[0])
+    monkeypatch.setattr(zstd, "_library", lambda: None)
+    monkeypatch.setattr(zstd, "_compressors", zstd._Compressors())
+    theirs = len(frames_of(rows, way)[0])
+    assert ours <= 1.01 * theirs
+    assert ours < 0.97 * exact
+
+
+@pytest.mark.usefixtures("without_library")
+@pytest.mark.parametrize("way", all_ways(), ids=str)
+def test_without_the_functions(way: Way) -> None:
+    rows = noisy_images(4)
+    for frame in frames_of(rows, way)[:2]:
+        assert Zstd().decode(frame) == rows.tobytes()
+
+
+@pytest.mark.parametrize("level", [1, 5])
+@pytest.mark.parametrize("fletcher32", [True, False])
+@pytest.mark.parametrize("rows", [noisy_images(6), np.zeros((40, 80, 320), np.uint8)],
+                         ids=["noise", "zeros"])  # fmt: skip
+def test_the_checksum_goes_into_the_room(level: int, fletcher32: bool, rows: np.ndarray) -> None:
+    data = rows.reshape(-1)
+    assert data.nbytes > SMALL_BYTES
+    frame = bytes(compress(data, level))
+    codec = ChunkCodec(level, fletcher32=fletcher32, exact=True)
+    stored = codec.encode(rows)
+    assert bytes(stored) == (bytes(with_fletcher32(frame)) if fletcher32 else frame)
+    np.testing.assert_array_equal(codec.decode(bytes(stored), rows.dtype, rows.shape), rows)
+
+
+@needs_library
+def test_frames_keep_little_memory() -> None:
+    """What is compressed to nearly nothing does not hold the memory of what it could have been."""
+    assert ROOM_BYTES == FLETCHER32_BYTES
+    assert LIBRARY is not None
+    compressor = LibraryCompressor(LIBRARY, {Parameter.LEVEL: 1})
+    for data in (np.zeros(1 << 20, np.uint8), noisy_images().reshape(-1)):
+        frame = compressor.compress(data)
+        assert isinstance(frame, RoomyFrame)
+        owner = frame.memory if frame.memory.base is None else frame.memory.base
+        assert owner.nbytes <= 2 * len(frame) + 2 * ROOM_BYTES
+
+
+@needs_library
+def test_threads_have_compressors_of_their_own() -> None:
+    data = noisy_images(6).reshape(-1)
+    expected = bytes(compress_lean(data, 1))
+    found: list[bytes] = []
+
+    def work() -> None:
+        found.extend(bytes(compress_lean(data, 1)) for _ in range(30))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [expected] * 120
+
+
+@needs_library
+def test_unknown_parameters() -> None:
+    assert LIBRARY is not None
+    with pytest.raises(ValueError, match="parameter 99999 cannot be 1"):
+        LibraryCompressor(LIBRARY, {99999: 1})
+    assert find_library({99999: 1}) is None
+
+
+def test_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modules that are not there, are no libraries, or are too old."""
+    monkeypatch.setattr(zstd_library, "_MODULES", ("no_such_package.module", "json", "_struct"))
+    assert find_library(CUTTING_SEARCH) is None
+    monkeypatch.undo()
+    monkeypatch.setattr(zstd_library, "_LEAST_VERSION", 10**9)
+    assert find_library(CUTTING_SEARCH) is None
+
+
+@pytest.mark.usefixtures("without_library")
+def test_a_recording_without_the_functions(tmp_path: Path) -> None:
+    rows = noisy_images(120)
+    with HDF5Writer(tmp_path / "x.rtdc", "w", stream=True, compression="fast") as writer:
+        writer.store_feature_chunk("image", rows)
+    with h5py.File(tmp_path / "x.rtdc") as h5:
+        np.testing.assert_array_equal(h5["events/image"][:], rows)
