@@ -13,10 +13,13 @@ __all__ = [
     "Unreadable",
     "events_of",
     "put_and_die",
+    "put_backgrounds_and_die",
     "put_frames",
     "put_numbered",
+    "put_with_backgrounds",
     "read_and_close",
     "read_and_die",
+    "with_backgrounds",
 ]
 
 
@@ -94,3 +97,48 @@ def put_and_die(event_queue: Any, n_frames: int, first: int = 0) -> None:
     for frame in range(first, stop):
         event_queue.put((frame, events_of(frame)))
     event_queue.put((stop, {**events_of(stop), "area_um": Deadly()}))
+
+
+def with_backgrounds(frame: int) -> dict[str, Any]:
+    """Events large enough for the compact forms; one background for 70 frames."""
+    n_events = 1 + frame % 3
+    rng = np.random.default_rng(frame)
+    image_bg = np.random.default_rng(frame // 70).integers(0, 250, (40, 50), np.uint8)
+    return {
+        "deform": frame + np.arange(n_events) / 8,
+        "image_bg": np.repeat(image_bg[np.newaxis], n_events, axis=0),
+        "mask": rng.random((n_events, 40, 50)) < 0.2,
+    }
+
+
+def put_with_backgrounds(event_queue: Any, feat_nevents: Any, number: int, n_workers: int) -> None:
+    """Put every n-th five frames, one by one or together."""
+    for first in range(5 * number, len(feat_nevents), 5 * n_workers):
+        events = [with_backgrounds(frame) for frame in range(first, first + 5)]
+        counts = [len(one["deform"]) for one in events]
+        feat_nevents[first : first + 5] = counts
+        if first // 5 % 3:
+            joined = {feat: np.concatenate([one[feat] for one in events]) for feat in events[0]}
+            event_queue.put_batch(first, counts, joined)
+        else:
+            for frame, one in enumerate(events, first):
+                event_queue.put((frame, one))
+    event_queue.close()
+    event_queue.join_thread()
+
+
+def put_backgrounds_and_die(event_queue: Any) -> None:
+    """Die when a new background stands in the queue, and the events that have it do not."""
+    for frame in range(2):
+        event_queue.put((frame, with_backgrounds(frame)))
+    producer = event_queue._producer
+    reserve, calls = producer._reserve, []
+
+    def dying(*args: Any) -> int:
+        calls.append(args)
+        if len(calls) > 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return reserve(*args)
+
+    producer._reserve = dying
+    event_queue.put((2, with_backgrounds(100)))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import h5py
 import numpy as np
@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from ..errors import StorageError
 from .buffers import ChunkBuffers, place_rows, scratch
+from .compact_rows import AnyRows, CompactRows, RepeatedRows, as_array
 from .encoder import ChunkCodec, EncoderPool
 from .hdf5 import identity, storage_errors
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["GrowingDataset", "ScalarSummary"]
 
 AnyArray = npt.NDArray[Any]
+RowsT = TypeVar("RowsT", AnyArray, AnyRows)
 
 
 @dataclass(slots=True)
@@ -121,6 +123,8 @@ class GrowingDataset:
         self._doing = f"writing '{group.name}/{name}'"
         self._zeros = (0,) * len(self.item_shape)
         self._tail: AnyArray | None = None
+        #: the value of the last chunk that had only one, and that chunk's bytes by level
+        self._repeated: tuple[AnyArray, dict[int | None, bytes | memoryview]] | None = None
         known = summarise and not self.item_shape and not self.n_events
         self._summary = ScalarSummary() if known else None  # None: from the file, on demand
 
@@ -149,21 +153,21 @@ class GrowingDataset:
 
     # -- deferred ---------------------------------------------------------------------------
 
-    def append_deferred(self, data: AnyArray, behind: WriteBehind, *, borrow: bool) -> None:
+    def append_deferred(self, data: AnyRows, behind: WriteBehind, *, borrow: bool) -> None:
         """Append rows; whole chunks are encoded and written later.
 
         Parameters
         ----------
         data
             Shape (n, *item_shape), in the dataset's dtype (or bool where that is uint8: a mask), n
-            > 0, C-contiguous.
+            > 0, C-contiguous; or what stands for it, where there is a codec.
         behind
             Takes the whole chunks.
         borrow
             Whether the array may be kept instead of copied.
         """
         if self.codec is None:
-            self._append_through_hdf5(data)
+            self._append_through_hdf5(as_array(data))
         else:
             before = self.n_events
             tail = self._load_tail(behind.buffers)
@@ -183,7 +187,7 @@ class GrowingDataset:
                 first = start + number * self.chunk_events
                 behind.submit(self, first, rows, give_back=is_ours)
         if self._summary is not None:
-            self._summary.add(data)
+            self._summary.add(as_array(data))
 
     def append_chunk(self, make: MakeChunk, behind: WriteBehind, *, encodes: bool) -> None:
         """Append the rows of one whole chunk whose bytes are made by the caller.
@@ -436,12 +440,12 @@ class GrowingDataset:
             raise
         self.n_events = self._settled = before + len(data)
 
-    def _split(self, data: AnyArray, tail: AnyArray | None) -> tuple[list[AnyArray], AnyArray]:
+    def _split(self, data: RowsT, tail: AnyArray | None) -> tuple[list[RowsT | AnyArray], RowsT]:
         """Whole chunks (the first completed by the tail's rows), and the rows that remain."""
         size = self.chunk_events
         n_tail = self.n_events % size
         missing = size - n_tail
-        blocks = []
+        blocks: list[RowsT | AnyArray] = []
         if n_tail:
             if len(data) < missing or tail is None:
                 return [], data
@@ -469,25 +473,39 @@ class GrowingDataset:
         shape = (self.chunk_events, *self.item_shape)
         return np.empty(shape, self.dtype) if buffers is None else buffers.take(shape, self.dtype)
 
-    def encode(self, rows: AnyArray, level: int | None = None) -> bytes | memoryview:
+    def encode(self, rows: AnyRows, level: int | None = None) -> bytes | memoryview:
         """Bytes of a chunk as they stand in the file; for the threads of the pool.
 
         Parameters
         ----------
         rows
-            All rows of the chunk, in the dataset's dtype (or bool where that is uint8: a mask).
+            All rows of the chunk, in the dataset's dtype (or bool where that is uint8: a mask), or
+            what stands for them.
         level
             Another Zstandard level than that of the dataset.
         """
         if self.codec is None:
             raise AssertionError("only datasets with a codec have chunks to encode")
-        if rows.dtype != self.dtype:
+        value = rows.only_value() if isinstance(rows, RepeatedRows) else None
+        if value is None:
+            return self._encode(self.codec, rows, level)
+        # threads that come here at once do the same work, and leave the same
+        if self._repeated is None or self._repeated[0] is not value:
+            self._repeated = (value, {})
+        known = self._repeated[1]
+        stored = known.get(level)
+        if stored is None:
+            stored = known[level] = self._encode(self.codec, rows, level)
+        return stored
+
+    def _encode(self, codec: ChunkCodec, rows: AnyRows, level: int | None) -> bytes | memoryview:
+        if isinstance(rows, CompactRows) or rows.dtype != self.dtype:
             # what is stored as it is has to stay as it is until it is written
-            memory = np.empty if self.codec.is_bare else scratch
+            memory = np.empty if codec.is_bare else scratch
             stored = memory(rows.shape, self.dtype)
             place_rows(stored, rows)
             rows = stored
-        return self.codec.encode(rows, level)
+        return codec.encode(rows, level)
 
     def _extend(self, n_events: int) -> None:
         self.dset.id.set_extent((n_events, *self.item_shape))

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ..format.basin import BASIN_GROUP, Basin
 from ..format.features import to_stored
+from .compact_rows import RepeatedRows
 
 __all__ = ["BACKGROUND", "BackgroundBasin"]
 
@@ -57,6 +58,10 @@ class BackgroundBasin:
         data
             Shape (n, H, W).
         """
+        if isinstance(data, RepeatedRows) and len(data):
+            values, firsts = data.one_per_run()
+            stored, mapping = self.split(values)
+            return stored, np.repeat(mapping, np.diff(firsts, append=len(data)))
         rows = to_stored(BACKGROUND, data)
         if not len(rows):
             return rows, np.empty(0, dtype=np.int64)

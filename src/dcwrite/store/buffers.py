@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .compact_rows import AnyRows, CompactRows
+
 __all__ = ["ChunkBuffers", "place_rows", "scratch"]
 
 AnyArray = npt.NDArray[Any]
@@ -60,9 +62,11 @@ def scratch(shape: tuple[int, ...], dtype: np.dtype[Any]) -> AnyArray:
     return _scratch.buffer[:n_bytes].view(dtype).reshape(shape)
 
 
-def place_rows(where: AnyArray, rows: AnyArray) -> None:
+def place_rows(where: AnyArray, rows: AnyRows) -> None:
     """Copy rows; masks of bool become 0 and 255 where they are stored as uint8."""
-    if rows.dtype == np.bool_ and where.dtype == np.uint8:
+    if isinstance(rows, CompactRows):
+        rows.place(where)
+    elif rows.dtype == np.bool_ and where.dtype == np.uint8:
         np.multiply(rows.view(np.uint8), np.uint8(255), out=where)
     else:
         where[...] = rows

@@ -30,6 +30,7 @@ from ..format.features import (
 )
 from .append import GrowingDataset
 from .background import BACKGROUND, BackgroundBasin
+from .compact_rows import AnyRows, CompactRows, as_array
 from .contours import ContourStore
 from .encoder import EncoderPool
 from .hdf5 import datasets_of, storage_errors
@@ -323,8 +324,8 @@ class EventStore:
             self._append(name, array, dataset, group_name)
 
     def _fit(
-        self, feat: str, array: npt.NDArray[Any], group_name: str
-    ) -> tuple[npt.NDArray[Any], GrowingDataset | None]:
+        self, feat: str, array: AnyRows, group_name: str
+    ) -> tuple[AnyRows, GrowingDataset | None]:
         """Rows in shape and dtype of the dataset, if there is one; nothing is created."""
         dataset = self._current(feat, group_name)
         if dataset is None:
@@ -339,6 +340,7 @@ class EventStore:
             return array, dataset
         where = f" in '{self._file.path}', event {dataset.n_events} and following"
         require_item_shape(feat, array.shape[1:], dataset.item_shape, where)
+        array = as_array(array)
         if feat == "mask" and dataset.dtype == np.bool_:
             return array != 0, dataset  # another program's file
         return cast_lossless(array, dataset.dtype, feat, where), dataset
@@ -352,7 +354,7 @@ class EventStore:
     def _append(
         self,
         feat: str,
-        array: npt.NDArray[Any],
+        array: AnyRows,
         dataset: GrowingDataset | None,
         group_name: str,
         *,
@@ -363,14 +365,17 @@ class EventStore:
             dataset = self._open(feat, array.shape[1:], array.dtype, group_name)
         if not len(array):
             return
-        array = np.ascontiguousarray(array)
-        if array.dtype != dataset.dtype and (self.visible or dataset.codec is None):
-            array = mask_to_stored(array)
+        is_at_once = self.visible or dataset.codec is None
+        if not isinstance(array, CompactRows) or is_at_once:
+            array = np.ascontiguousarray(array)
+            if is_at_once and array.dtype != dataset.dtype:
+                array = mask_to_stored(array)
         try:
             if self.visible:
-                dataset.append_visible(array, self._pool)
+                dataset.append_visible(as_array(array), self._pool)
             else:
-                dataset.append_deferred(array, self._behind, borrow=self._borrow or is_ours)
+                is_kept = self._borrow or is_ours or isinstance(array, CompactRows)
+                dataset.append_deferred(array, self._behind, borrow=is_kept)
         except OSError:
             self._file.failed = True
             raise
@@ -589,8 +594,10 @@ def _brand(dset: h5py.Dataset, item_shape: tuple[int, ...]) -> None:
             dset.attrs.create(name, np.bytes_(value))
 
 
-def _to_append(feat: str, data: Any) -> npt.NDArray[Any]:
-    """As `to_stored`; a mask of bool stays one until it is encoded."""
+def _to_append(feat: str, data: Any) -> AnyRows:
+    """As `to_stored`; masks of bool and compact rows stay what they are until they are encoded."""
+    if isinstance(data, CompactRows):
+        return data
     if feat == "mask" and type(data) is np.ndarray and data.dtype == np.bool_ and data.ndim:
         return data
     return to_stored(feat, data)
@@ -602,8 +609,11 @@ def _encode_bundle(
     return [dataset.encode(rows) for dataset, rows in bundle]
 
 
-def _is_converted(array: npt.NDArray[Any], data: Any) -> bool:
+def _is_converted(array: AnyRows, data: Any) -> bool:
     """Whether an array was made of the caller's (a mask of bool) and shares nothing with it."""
     return (
-        array is not data and isinstance(data, np.ndarray) and not np.may_share_memory(array, data)
+        array is not data
+        and isinstance(array, np.ndarray)
+        and isinstance(data, np.ndarray)
+        and not np.may_share_memory(array, data)
     )

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from .append import GrowingDataset
 from .buffers import ChunkBuffers
 from .checksum import chunk_checksum
+from .compact_rows import AnyRows
 from .encoder import EncoderPool
 from .load import LevelPolicy
 from .places import ChunkPlaces
@@ -53,7 +54,7 @@ class _Block(NamedTuple):
     start: int
     level: int | None
     make: MakeChunk | None
-    rows: npt.NDArray[Any] | None = None
+    rows: AnyRows | None = None
     gives_back: bool = False
 
 
@@ -135,7 +136,7 @@ class WriteBehind:
         self,
         dataset: GrowingDataset,
         start: int,
-        rows: npt.NDArray[Any],
+        rows: AnyRows,
         *,
         give_back: bool = False,
     ) -> None:
@@ -321,7 +322,7 @@ class WriteBehind:
         made = []
         for number, block in enumerate(blocks):
             stored = _bytes_of(block, frames.get(number))
-            if block.gives_back and block.rows is not None:
+            if block.gives_back and isinstance(block.rows, np.ndarray):
                 self.buffers.give_back(block.rows)
             made.append((stored, _checksum_of(block, stored) if is_watched else 0))
         return made
@@ -332,8 +333,8 @@ def _frames_together(blocks: list[_Block]) -> dict[int, Any]:
     by_way: dict[Way, dict[int, npt.NDArray[Any]]] = {}
     for number, block in enumerate(blocks):
         codec, rows = block.dataset.codec, block.rows
-        # masks of bool are converted one by one, to memory that the processor has in its cache
-        if codec is None or rows is None or rows.dtype != block.dataset.dtype:
+        # what is converted is so one by one, to memory that the processor has in its cache
+        if codec is None or not isinstance(rows, np.ndarray) or rows.dtype != block.dataset.dtype:
             continue
         way = codec.way_together(rows.nbytes, block.level)
         if way is not None:

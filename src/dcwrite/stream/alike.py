@@ -168,8 +168,8 @@ class _Form:
         self._sources = sources.reshape(-1)
         #: of each array: place in the block, place in the pickle, size
         self._arrays = [
-            (offset, starts[name], n_bytes[name])
-            for (name, _, _), offset in zip(layout.arrays, layout.offsets(n_events), strict=False)
+            (offset, starts[column.name], n_bytes[column.name])
+            for column, offset in zip(layout.arrays, layout.offsets(n_events), strict=False)
         ]
         self._block_bytes = layout.block_bytes(n_events)
 

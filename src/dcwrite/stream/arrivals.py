@@ -100,7 +100,7 @@ class Arrivals:
         if isinstance(one, Records):
             first, last = int(one.frames[0]), int(one.frames[-1])
             self._is_in_order &= bool((np.diff(one.frames) > 0).all())
-        elif one.kind in {Kind.LAYOUT, Kind.PART, Kind.RETRACT}:
+        elif one.kind in {*Kind.PREPARING, Kind.PART, Kind.RETRACT}:
             first = last = self._last_frame
         else:
             first, last = one.value, one.value + max(1, one.n_frames) - 1

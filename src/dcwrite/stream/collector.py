@@ -228,7 +228,7 @@ class Collector:
                     n_unknown = unknown
                     last_news = time.monotonic()
             self._refuse_stall(last_news, lambda: self._awaited_frames(stash))
-        self._hand_on(stash.events, stash, stash.num_frames)
+        self._hand_on(stash.batch, stash, stash.num_frames)
         self._stash = None
         self._next_frame = stash.index_offset + stash.num_frames
 
@@ -499,7 +499,7 @@ class Collector:
 
     def _events_of_chunk(self, events: Mapping[str, Any]) -> int:
         """Events in a chunk of the largest feature; 1: so many that no batch is made to fit."""
-        arrays = [value for value in events.values() if isinstance(value, np.ndarray)]
+        arrays = [value for value in events.values() if hasattr(value, "nbytes")]
         largest = max(arrays, key=lambda array: array.nbytes, default=np.empty(0))
         n_events = best_chunk_shape(largest.shape[1:], largest.dtype)[0]
         return n_events if n_events <= self._threshold * LONGER_PART else 1

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from ..errors import StorageError
+from ..store.compact_rows import CompactRows
 from .packing import Layout, PackedEvents
 
 __all__ = ["EarlyFrames", "size_bytes"]
@@ -147,11 +148,12 @@ class EarlyFrames:
         self._segment = None
 
     def _spool(self, events: Mapping[str, Any]) -> _Spooled:
-        layout, n_events, block, rest = None, 0, b"", events
+        layout, n_events, block = None, 0, b""
+        beside: tuple[Mapping[str, Any], Mapping[int, Any]] = (events, {})
         if isinstance(events, PackedEvents):
-            layout, n_events, rest = events.layout, events.n_events, events.rest
-            block = bytes(events.block())
-        pickled = b"" if layout is not None and not rest else pickle.dumps(rest, protocol=5)
+            layout, n_events = events.layout, events.n_events
+            block, beside = bytes(events.block()), (events.rest, events.own_shared())
+        pickled = pickle.dumps(beside, protocol=5) if any(beside) else b""
         try:
             if self._segment is None or self._segment.end > self._segment_bytes:
                 self._segment = _Segment(self._spool_dir)
@@ -175,10 +177,13 @@ class EarlyFrames:
             raise self._explained(exc) from exc
         memory = memoryview(data)
         # what this process wrote into a file without a name
-        rest = pickle.loads(memory[spooled.block_bytes :]) if spooled.pickled_bytes else {}  # noqa: S301
+        pickled = memory[spooled.block_bytes :]
+        rest, shared = pickle.loads(pickled) if pickled else ({}, {})  # noqa: S301
         if spooled.layout is None:
             return rest
-        return PackedEvents(spooled.layout, memory.toreadonly(), 0, spooled.n_events, rest)
+        return PackedEvents(
+            spooled.layout, memory.toreadonly(), 0, spooled.n_events, rest, shared=shared
+        )
 
     def _explained(self, exc: OSError) -> StorageError:
         folder = self._spool_dir or tempfile.gettempdir()
@@ -193,7 +198,7 @@ class EarlyFrames:
 
 def size_bytes(value: Any, object_bytes: int = 200) -> int:
     """Estimate the memory that events take, in bytes; `object_bytes` for each object by itself."""
-    if isinstance(value, (np.ndarray, PackedEvents)):
+    if isinstance(value, (np.ndarray, PackedEvents, CompactRows)):
         return int(value.nbytes) + object_bytes
     if isinstance(value, Mapping):
         value = list(value.values())

@@ -42,11 +42,13 @@ class Kind:
     """What a message says."""
 
     # with a record:
-    PACKED, BATCH, PICKLE, LAYOUT, PART = range(5)
+    PACKED, BATCH, PICKLE, LAYOUT, VALUE, PART = range(6)
     # without a record, in turn with the others of the lane:
-    NONE, RETRACT = range(5, 7)
+    NONE, RETRACT = range(6, 8)
     # taken note of at once:
-    HELLO, BYE, WAIT, NOOP = range(7, 11)
+    HELLO, BYE, WAIT, NOOP = range(8, 12)
+    #: those that only say what later records mean
+    PREPARING = frozenset({LAYOUT, VALUE})
 
 
 class Word:
@@ -57,12 +59,13 @@ class Word:
     #: words of a lane
     PER_LANE = 8
     # all before TAIL was given back; items that were begun, owner's process id, frames put and
-    # taken, whether its owner has gone and could not say so
-    TAIL, BEGUN, OWNER, N_PUT, N_TAKEN, LEFT = range(6)
+    # taken, whether its owner has gone and could not say so, owners before this one
+    TAIL, BEGUN, OWNER, N_PUT, N_TAKEN, LEFT, N_OWNERS = range(7)
 
 
-#: kind, lane, layout, size of the record, frame (or process id, or size of the whole), end of the
-#: record in the lane, number of the item in the lane, events, frames
+#: kind, lane, layout, size of the record, frame (or process id, size of the whole, number of the
+#: shared value), end of the record in the lane, number of the item in the lane, events (or bytes
+#: of the shared value), frames
 MESSAGE: Final = struct.Struct("<BBHIqQQII")
 #: The same for many at once.
 MESSAGE_DTYPE: Final = np.dtype(

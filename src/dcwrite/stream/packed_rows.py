@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ..errors import EventError
 from ..format.features import as_item_arrays, is_contour
-from .packing import Layout, MisfitError, PackedEvents
+from .packing import Layout, MisfitError, PackedEvents, SharedValues
 from .recycled import RecycledMemory
 from .runs import PackedRun
 
@@ -58,7 +58,9 @@ class PackedRows:
         self._n_events = n_events
         self._capacity = 0
         self._rows = np.empty(0, np.uint8)
-        self._arrays: dict[str, AnyArray] = {}
+        #: what stands in blocks of each of the layout's arrays
+        self._stored: list[AnyArray] = []
+        self._shared: dict[int, npt.NDArray[np.uint8]] = {}
         #: where the bytes of each go, and how many an event has
         self._targets: list[tuple[memoryview, int]] = []
         self._lists: dict[str, list[AnyArray | None]] = {
@@ -70,11 +72,11 @@ class PackedRows:
         layout, old = self.layout, self._targets
         self._capacity = capacity
         self._rows = np.empty(capacity * layout.row_bytes, np.uint8)
-        self._arrays = {
-            name: self._memory.empty((capacity, *item_shape), dtype)
-            for name, dtype, item_shape in layout.arrays
-        }
-        arrays = (self._rows, *self._arrays.values())
+        self._stored = [
+            self._memory.empty((capacity, *item_shape), dtype)
+            for dtype, item_shape in layout.stored
+        ]
+        arrays = (self._rows, *self._stored)
         self._targets = [
             (memoryview(cast("Any", array.reshape(-1).view(np.uint8))), item_bytes)
             for array, item_bytes in zip(
@@ -96,6 +98,7 @@ class PackedRows:
         """Copy the events of one frame to their rows; False: its contours do not fit."""
         if self._lists and not self._place_lists(first, events.n_events, events.rest):
             return False
+        self._share(events.shared)
         # memoryviews: numpy takes longer for the same, and gives the GIL up in between
         for (target, item_bytes), source in zip(self._targets, events.parts(), strict=True):
             start = first * item_bytes
@@ -117,11 +120,17 @@ class PackedRows:
             for target, item_bytes in self._targets
         ]
         run.place(targets, rows)
+        self._share(run.shared)
+
+    def _share(self, values: SharedValues) -> None:
+        """Keep the values that events have; a run has a few, and most are known."""
+        if not values.keys() <= self._shared.keys():
+            self._shared.update(values)
 
     def place_plain(self, first: int, n_events: int, events: Mapping[str, Any]) -> bool:
         """Copy events that are not packed; False: they do not have the layout."""
         layout = self.layout
-        if tuple(events) != layout.keys:
+        if tuple(events) != layout.keys or not layout.is_plain:
             return False
         try:
             values, n_found = layout.take(events)
@@ -132,7 +141,7 @@ class PackedRows:
             return False
         if self._lists and not self._place_lists(first, n_events, events):
             return False
-        for array, value in zip(self._arrays.values(), layout.array_values(values), strict=True):
+        for array, value in zip(self._stored, layout.array_values(values), strict=True):
             array[first : first + n_events] = value
         return True
 
@@ -157,19 +166,28 @@ class PackedRows:
         ----------
         missing
             Rows whose events are not there; they are 0 (contours: None).
+
+        Returns
+        -------
+        dict
+            Names to arrays, or to `CompactRows`.
         """
         row_bytes = self.layout.row_bytes
         for absent in missing:
             self._rows[absent.start * row_bytes : absent.stop * row_bytes] = 0
-            for array in self._arrays.values():
+            for array in self._stored:
                 array[absent] = 0
         n_events = self._n_events
         rows = self._rows[: n_events * row_bytes]
         scalars = rows.view(self.layout.scalar_dtype) if rows.size else None
         features: dict[str, Any] = {}
+        arrays = {
+            column.name: self.layout.rows_of(column, stored[:n_events], self._shared)
+            for column, stored in zip(self.layout.arrays, self._stored, strict=True)
+        }
         for name in self.layout.names:
-            if name in self._arrays:
-                features[name] = self._arrays[name][:n_events]
+            if name in arrays:
+                features[name] = arrays[name]
             elif name in self._lists:
                 features[name] = self._lists[name]
             else:

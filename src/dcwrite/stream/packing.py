@@ -7,12 +7,18 @@ dtypes, shapes and values as what was packed.
 A block holds one row per event with all scalar features (features of one dtype side by side, the
 wide ones first), then one array per feature whose events are arrays. What does not fit into this
 (contours, lists, objects) is kept beside it, feature by feature.
+
+An array stands there in one of three forms: *plain*; as *bits*, where its dtype is bool; or
+*shared*: each event has a number of 8 bytes there, and the few arrays that these stand for are
+kept beside the block. Which one is part of the layout.
 """
 
 from __future__ import annotations
 
+import enum
+import math
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -20,8 +26,20 @@ import numpy.typing as npt
 
 from ..errors import UsageError
 from ..format.features import FRAME_INFO_FEATURES
+from ..store.background import BACKGROUND
+from ..store.compact_rows import AnyRows, BitRows, CompactRows, RepeatedRows
 
-__all__ = ["Layout", "MisfitError", "PackedEvents", "Spec", "analyse"]
+__all__ = [
+    "Column",
+    "Form",
+    "Layout",
+    "MisfitError",
+    "PackedEvents",
+    "SharedValues",
+    "Spec",
+    "analyse",
+    "compacted",
+]
 
 AnyArray = npt.NDArray[Any]
 
@@ -29,6 +47,23 @@ AnyArray = npt.NDArray[Any]
 ALIGNMENT_BYTES: Final = 16
 #: Numbers of events per block for which the offsets are kept.
 KEPT_OFFSETS: Final = 512
+#: Events of fewer bytes are packed as they are.
+LEAST_COMPACT_BYTES: Final = 1024
+#: Features whose events often are the same as those before.
+REPEATING: Final = frozenset({BACKGROUND})
+
+#: The bytes of the arrays that shared columns have, by number. 0 is not among them: no events.
+SharedValues: TypeAlias = Mapping[int, npt.NDArray[np.uint8]]
+
+
+class Form(enum.Enum):
+    """How the events of a feature stand in a block."""
+
+    PLAIN = "plain"
+    #: one bit for each value
+    BITS = "bits"
+    #: the number of a shared value
+    SHARED = "shared"
 
 
 class MisfitError(Exception):
@@ -43,6 +78,21 @@ class Column(NamedTuple):
     #: None: not packed
     dtype: str | None
     item_shape: tuple[int, ...]
+    form: Form = Form.PLAIN
+
+    @property
+    def item_bytes(self) -> int:
+        """Size of one event of a packed column."""
+        return math.prod(self.item_shape) * np.dtype(self.dtype).itemsize
+
+    @property
+    def stored(self) -> tuple[np.dtype[Any], tuple[int, ...]]:
+        """Dtype and item shape of what stands in a block."""
+        if self.form is Form.BITS:
+            return np.dtype(np.uint8), (-(-math.prod(self.item_shape) // 8),)
+        if self.form is Form.SHARED:
+            return np.dtype(np.int64), ()
+        return np.dtype(self.dtype), self.item_shape
 
     @property
     def name(self) -> str:
@@ -102,6 +152,31 @@ def analyse(events: Mapping[str, Any]) -> tuple[Spec, int] | None:
     return tuple(columns), lengths.pop()
 
 
+def compacted(spec: Spec, n_most: int, plain: Container[str] = ()) -> Spec:
+    """The same columns in forms that take less room.
+
+    Parameters
+    ----------
+    spec
+        Columns, all plain.
+    n_most
+        Shared values have no more bytes than that.
+    plain
+        Names of those that stay as they are.
+    """
+    columns = []
+    for column in spec:
+        form = Form.PLAIN
+        is_array = column.dtype is not None and bool(column.item_shape)
+        if is_array and column.name not in plain and column.item_bytes >= LEAST_COMPACT_BYTES:
+            if np.dtype(column.dtype) == np.bool_:
+                form = Form.BITS
+            elif column.name in REPEATING and column.item_bytes <= n_most:
+                form = Form.SHARED
+        columns.append(column._replace(form=form))
+    return tuple(columns)
+
+
 class Layout:
     """Where the bytes of a block are.
 
@@ -116,8 +191,10 @@ class Layout:
         All columns in the order of the events.
     scalar_dtype : numpy.dtype
         One event's scalar features.
-    arrays : list of (str, numpy.dtype, tuple of int)
-        Name, dtype and item shape of the features whose events are arrays.
+    arrays : list of Column
+        Those whose events are arrays.
+    shared : list of Column
+        Those of `arrays` that have numbers of shared values.
     rest : tuple of str
         Features that are not packed.
     reserved : list of str
@@ -163,15 +240,15 @@ class Layout:
                 "itemsize": self.row_bytes,
             }
         )
-        self.arrays = [
-            (column.name, self.dtypes[column.name], column.item_shape)
-            for column in packed
-            if column.item_shape
-        ]
-        self._array_places = [places[name] for name, _, _ in self.arrays]
-        self.array_bytes = [
-            dtype.itemsize * int(np.prod(shape)) for _, dtype, shape in self.arrays
-        ]
+        self.arrays = [column for column in packed if column.item_shape]
+        self.shared = [column for column in self.arrays if column.form is Form.SHARED]
+        self.is_plain = all(column.form is Form.PLAIN for column in self.arrays)
+        self._array_places = [places[column.name] for column in self.arrays]
+        #: dtype and item shape of what stands in a block, and bytes of an event
+        self.stored = [column.stored for column in self.arrays]
+        self.array_bytes = [dtype.itemsize * math.prod(shape) for dtype, shape in self.stored]
+        #: bytes of an event in which all is plain
+        self.event_bytes = self.row_bytes + sum(column.item_bytes for column in self.arrays)
         self._offsets: dict[int, tuple[int, ...]] = {}
 
     def offsets(self, n_events: int) -> tuple[int, ...]:
@@ -214,15 +291,24 @@ class Layout:
             if len(lengths) != 1:
                 raise MisfitError
             n_events = lengths.pop()
-            for place, (_, dtype, item_shape) in zip(self._array_places, self.arrays, strict=True):
+            for place, column in zip(self._array_places, self.arrays, strict=True):
                 value = values[place]
-                if value.dtype != dtype or value.shape != (n_events, *item_shape):
+                if value.dtype != self.dtypes[column.name]:
+                    raise MisfitError
+                if value.shape != (n_events, *column.item_shape):
                     raise MisfitError
         except (AttributeError, IndexError, KeyError, TypeError) as exc:
             raise MisfitError from exc
         return values, n_events
 
-    def pack(self, values: Sequence[Any], n_events: int, memory: Any, offset: int) -> None:
+    def pack(
+        self,
+        values: Sequence[Any],
+        n_events: int,
+        memory: Any,
+        offset: int,
+        numbers: Mapping[str, npt.NDArray[np.int64]] | None = None,
+    ) -> None:
         """Write a block.
 
         Parameters
@@ -235,6 +321,8 @@ class Layout:
             Writable buffer.
         offset
             Where the block begins.
+        numbers
+            Of each shared column: the number of each event's value, shape (n_events,).
 
         Raises
         ------
@@ -242,10 +330,20 @@ class Layout:
             The dtypes of scalar features are others; the block's bytes are undefined.
         """
         self.pack_scalars(values, n_events, memory, offset)
-        for value, (_, dtype, item_shape), start in zip(
-            self.array_values(values), self.arrays, self.offsets(n_events), strict=False
+        for value, column, (dtype, item_shape), start in zip(
+            self.array_values(values),
+            self.arrays,
+            self.stored,
+            self.offsets(n_events),
+            strict=False,
         ):
-            np.ndarray((n_events, *item_shape), dtype, memory, offset + start)[...] = value
+            packed = value
+            if column.form is Form.BITS:
+                rows = value if n_events == 1 else value.reshape(n_events, -1)
+                packed = np.packbits(rows, axis=None if n_events == 1 else 1)
+            elif column.form is Form.SHARED:
+                packed = (numbers or {})[column.name]
+            np.ndarray((n_events, *item_shape), dtype, memory, offset + start)[...] = packed
 
     def pack_scalars(self, values: Sequence[Any], n_events: int, memory: Any, offset: int) -> None:
         """Write the rows of scalar features only; as `pack`."""
@@ -273,6 +371,36 @@ class Layout:
     def array_values(self, values: Sequence[Any]) -> list[Any]:
         """Of the values that `take` gives: those of the features in `arrays`, in their order."""
         return [values[place] for place in self._array_places]
+
+    @staticmethod
+    def rows_of(column: Column, stored: AnyArray, shared: SharedValues) -> AnyRows:
+        """Events of a feature in `arrays`.
+
+        Parameters
+        ----------
+        column
+            Which one.
+        stored
+            What stands in a block, shape (n_events, ...).
+        shared
+            At least the values that are meant.
+        """
+        if column.form is Form.BITS:
+            return BitRows(stored, column.item_shape)
+        if column.form is Form.PLAIN:
+            return stored
+        numbers, index = np.unique(stored, return_inverse=True)
+        # one and the same array may have several numbers
+        places: dict[int, int] = {}
+        values: list[AnyArray] = []
+        renumbered = np.empty(len(numbers), np.intp)
+        for place, number in enumerate(numbers.tolist()):
+            data = shared[number] if number else np.zeros(column.item_bytes, np.uint8)
+            if id(data) not in places:
+                places[id(data)] = len(values)
+                values.append(data.view(np.dtype(column.dtype)).reshape(column.item_shape))
+            renumbered[place] = places[id(data)]
+        return RepeatedRows(values, renumbered[index])
 
 
 class Lease:
@@ -306,6 +434,8 @@ class PackedEvents(Mapping[str, Any]):
         Says whether the memory is still ours to read.
     first, n_events
         The events of the block that are meant; default: all.
+    shared
+        At least the shared values that the block has.
 
     Attributes
     ----------
@@ -315,10 +445,13 @@ class PackedEvents(Mapping[str, Any]):
         Number of events.
     rest : dict
         As given.
+    shared : mapping
+        As given.
     """
 
     __slots__ = (
         "_first", "_lease", "_memory", "_n_block", "_offset", "layout", "n_events", "rest",
+        "shared",
     )  # fmt: skip
 
     def __init__(
@@ -331,9 +464,11 @@ class PackedEvents(Mapping[str, Any]):
         lease: Lease | None = None,
         first: int = 0,
         n_events: int | None = None,
+        shared: SharedValues | None = None,
     ) -> None:
         self.layout = layout
         self.rest = rest
+        self.shared: SharedValues = {} if shared is None else shared
         self.n_events = n_block if n_events is None else n_events
         self._memory = memory
         self._offset = offset
@@ -353,6 +488,7 @@ class PackedEvents(Mapping[str, Any]):
             self._lease,
             self._first + first,
             n_events,
+            self.shared,
         )
 
     @property
@@ -377,33 +513,49 @@ class PackedEvents(Mapping[str, Any]):
         return found
 
     @property
-    def arrays(self) -> dict[str, AnyArray]:
-        """Features whose events are arrays: name to array of shape (n_events, ...)."""
+    def stored(self) -> list[AnyArray]:
+        """What stands in the block of each of the layout's `arrays`, shape (n_events, ...)."""
         self._check()
         layout = self.layout
-        return {
-            name: np.ndarray(
+        return [
+            np.ndarray(
                 (self.n_events, *item_shape),
                 dtype,
                 self._memory,
                 self._offset + start + self._first * item_bytes,
             )
-            for (name, dtype, item_shape), item_bytes, start in zip(
-                layout.arrays, layout.array_bytes, layout.offsets(self._n_block), strict=False
+            for (dtype, item_shape), item_bytes, start in zip(
+                layout.stored, layout.array_bytes, layout.offsets(self._n_block), strict=False
             )
-        }
+        ]
+
+    @property
+    def arrays(self) -> dict[str, AnyArray]:
+        """Features whose events are arrays: name to array of shape (n_events, ...)."""
+        return {column.name: self._array(n) for n, column in enumerate(self.layout.arrays)}
 
     @property
     def nbytes(self) -> int:
-        """Size in bytes, features that are not packed included."""
-        return self.layout.block_bytes(self.n_events) + sum(map(_size_bytes, self.rest.values()))
+        """Size in bytes, features that are not packed included; as if all was plain."""
+        n_bytes = self.n_events * self.layout.event_bytes
+        return n_bytes + sum(map(_size_bytes, self.rest.values()))
 
     def __getitem__(self, feat: str) -> Any:
         """Give the events of one feature."""
         if feat in self.rest:
             return self.rest[feat]
-        item_shape = self.layout.item_shapes[feat]
-        return self.arrays[feat] if item_shape else self.scalars[feat]
+        if not self.layout.item_shapes[feat]:
+            return self.scalars[feat]
+        return self._array(next(n for n, c in enumerate(self.layout.arrays) if c.name == feat))
+
+    def _array(self, number: int) -> AnyArray:
+        """Events of the feature with this number in the layout's `arrays`."""
+        rows = self.layout.rows_of(self.layout.arrays[number], self.stored[number], self.shared)
+        if isinstance(rows, CompactRows):
+            array = np.asarray(rows)
+            array.flags.writeable = False
+            return array
+        return rows
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.layout.names)
@@ -426,9 +578,28 @@ class PackedEvents(Mapping[str, Any]):
 
     def copy(self) -> PackedEvents:
         """The same events in memory of their own."""
+        memory = memoryview(self.block()).toreadonly()
         return PackedEvents(
-            self.layout, memoryview(self.block()).toreadonly(), 0, self.n_events, self.rest
+            self.layout, memory, 0, self.n_events, self.rest, shared=self.own_shared()
         )
+
+    def own_shared(self) -> dict[int, npt.NDArray[np.uint8]]:
+        """The shared values that these events have."""
+        numbers: set[int] = set()
+        if self.layout.shared:
+            for column, stored in zip(self.layout.arrays, self.stored, strict=True):
+                if column.form is Form.SHARED:
+                    numbers.update(stored.tolist())
+        return {number: self.shared[number] for number in sorted(numbers)}
+
+    def last_shared(self) -> int | None:
+        """The smallest number of a shared value that the last event has; None: it has none."""
+        numbers = [
+            int(stored[-1])
+            for column, stored in zip(self.layout.arrays, self.stored, strict=True)
+            if column.form is Form.SHARED
+        ]
+        return min(numbers, default=None)
 
     def unpacked(self) -> dict[str, Any]:
         """The events as they were packed, in memory of their own."""

@@ -6,6 +6,7 @@ announced after it was written; whoever waits for room wakes when the reader die
 
 from __future__ import annotations
 
+import itertools
 import operator
 import os
 import pickle
@@ -20,8 +21,9 @@ import numpy.typing as npt
 
 from ..errors import DataError, EventError, UsageError, WriterDiedError
 from .lanes import MESSAGE, Kind, Lanes, Word, aligned, deadline_of, lock_timeout, seconds_left
-from .packing import Layout, MisfitError, Spec, analyse
+from .packing import Form, Layout, MisfitError, Spec, analyse, compacted
 from .peers import Peer, wait
+from .repeats import Repeats
 
 __all__ = ["Producer"]
 
@@ -37,7 +39,8 @@ class _OwnLane:
     """The lane that this process writes to."""
 
     __slots__ = (
-        "base", "floor", "head", "layout_numbers", "number", "sequence", "unsettled", "words",
+        "base", "floor", "fresh", "head", "layout_numbers", "number", "repeats", "sequence",
+        "unsettled", "words",
     )  # fmt: skip
 
     def __init__(self, number: int, lanes: Lanes) -> None:
@@ -52,6 +55,11 @@ class _OwnLane:
         #: an item was given up, and the reader does not know that yet
         self.unsettled = False
         self.layout_numbers: dict[Layout, int] = {}
+        #: of the features whose values are shared, by name
+        self.repeats: dict[str, Repeats] = {}
+        #: numbers of shared values that no owner of any lane has had
+        n_owners = lanes.words[self.words + Word.N_OWNERS] & 0xFFFF
+        self.fresh = itertools.count((number << 48 | n_owners << 32) + 1)
 
 
 class Producer:
@@ -70,6 +78,8 @@ class Producer:
         self._lane: _OwnLane | None = None
         self._layouts: dict[tuple[str, ...], Layout] = {}
         self._layouts_by_spec: dict[Spec, Layout] = {}
+        #: features whose values are not shared: they do not repeat
+        self._plain: set[str] = set()
         self._reader: Peer | None = None
 
     def put(self, item: Any, deadline: float | None) -> None:
@@ -143,18 +153,14 @@ class Producer:
         if len(counts) == 1:
             self.put((first, dict(events)), deadline_of(block, timeout))
             return
+        if self._put_block(
+            self._layouts.get(tuple(events)), first, counts, events, block, timeout
+        ):
+            return
         found = analyse(events)
         layout = self._layout(found[0]) if found else None
-        if layout is not None and found and not layout.rest:
-            n_bytes = layout.block_bytes(found[1]) + counts.nbytes
-            if n_bytes <= self._lanes.lane_bytes:
-                deadline = deadline_of(block, timeout)
-                self._enter(deadline)
-                try:
-                    self._send_packed(Kind.BATCH, first, layout, events, deadline, counts)
-                finally:
-                    self._lock.release()
-                return
+        if self._put_block(layout, first, counts, events, block, timeout):
+            return
         half = len(counts) // 2
         stop = int(counts[:half].sum())
         if stop:
@@ -162,6 +168,31 @@ class Producer:
         if counts[half:].any():
             rest = _sliced(events, slice(stop, None))
             self._put_frames(first + half, counts[half:], rest, block, timeout)
+
+    def _put_block(
+        self,
+        layout: Layout | None,
+        first: int,
+        counts: npt.NDArray[np.int64],
+        events: Mapping[str, Any],
+        block: bool,
+        timeout: float | None,
+    ) -> bool:
+        """Put the events of several frames as one block; False: they do not fit, none was put."""
+        if layout is None or layout.rest:
+            return False
+        if layout.block_bytes(int(counts.sum())) + counts.nbytes > self._lanes.lane_bytes:
+            return False
+        self._layouts[layout.keys] = layout
+        deadline = deadline_of(block, timeout)
+        self._enter(deadline)
+        try:
+            self._send_packed(Kind.BATCH, first, layout, events, deadline, counts)
+        except MisfitError:
+            return False
+        finally:
+            self._lock.release()
+        return True
 
     # -----------------------------------------------------------------------------------------
     # turn and lane
@@ -236,6 +267,7 @@ class Producer:
         return True
 
     def _layout(self, spec: Spec) -> Layout | None:
+        spec = compacted(spec, self._lanes.lane_bytes // _PARTS_PER_LANE, self._plain)
         layout = self._layouts_by_spec.get(spec)
         if layout is None and len(self._layouts_by_spec) < _MOST_LAYOUTS:
             layout = self._layouts_by_spec[spec] = Layout(spec)
@@ -266,15 +298,37 @@ class Producer:
             self._send(Kind.LAYOUT, 0, len(spec), _copier(spec), deadline, number)
             lane.layout_numbers[layout] = number
         block_bytes = layout.block_bytes(n_events)
+        numbers = self._shared_numbers(lane, layout, values, deadline)
 
         def fill(memory: Any, offset: int) -> None:
-            layout.pack(values, n_events, memory, offset)
+            layout.pack(values, n_events, memory, offset, numbers)
             if after:
                 memory[offset + block_bytes : offset + block_bytes + len(after)] = after
 
         n_frames = 1 if counts is None else len(counts)
         n_bytes = block_bytes + len(after)
         self._send(kind, frame, n_bytes, fill, deadline, number, n_events, n_frames)
+
+    def _shared_numbers(
+        self, lane: _OwnLane, layout: Layout, values: Sequence[Any], deadline: float | None
+    ) -> dict[str, npt.NDArray[np.int64]]:
+        """Numbers of the shared values of the events; new values are sent."""
+        numbers: dict[str, npt.NDArray[np.int64]] = {}
+
+        def send(number: int, data: bytes) -> None:
+            self._send(Kind.VALUE, number, len(data), _copier(data), deadline, 0, len(data))
+
+        for column, array in zip(layout.arrays, layout.array_values(values), strict=True):
+            if column.form is not Form.SHARED:
+                continue
+            repeats = lane.repeats.get(column.name)
+            if repeats is None:
+                repeats = lane.repeats[column.name] = Repeats(lane.fresh)
+            numbers[column.name] = repeats.numbers(array, send)
+            if not repeats.is_worth_it:
+                self._plain.add(column.name)
+                self._layouts.clear()
+        return numbers
 
     def _send_pickled(self, frame: int, item: Any, deadline: float | None) -> None:
         data = pickle.dumps(item, protocol=5)
@@ -323,7 +377,7 @@ class Producer:
         except BaseException:
             lane.unsettled = not lanes.pipe.send(self._message(Kind.RETRACT))
             raise
-        if kind != Kind.LAYOUT:
+        if kind not in Kind.PREPARING:
             lanes.words[lane.words + Word.N_PUT] += n_frames
 
     def _send_parts(self, whole: bytearray, deadline: float | None) -> None:

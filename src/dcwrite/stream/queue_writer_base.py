@@ -21,6 +21,7 @@ import numpy as np
 
 from .._version import __version__
 from ..errors import AbortedError, DCWriteError, EventError, WriterDiedError
+from ..store.compact_rows import as_array
 from ..store.encoder import require_count
 from .bringers import children_that_ended, nobody_is_left
 from .chunk_writer import BatchEnd, ChunkWriter, WriterQueue
@@ -250,11 +251,12 @@ class QueueWriterBase:
 
         def put_batch(events: dict[str, Any], n_events: int, n_frames: int) -> None:
             writer.check()
-            items = (*events.items(), BatchEnd(n_events, n_frames))
+            end = BatchEnd(n_events, n_frames)
             if isinstance(dq, WriterQueue):
-                dq.put_all(items, writer.check)
-            else:
-                dq.extend(items)
+                dq.put_all((*events.items(), end), writer.check)
+            else:  # of the caller's, who may look at the arrays
+                dq.extend((feat, as_array(rows)) for feat, rows in events.items())
+                dq.append(end)
 
         collector = Collector(
             self.event_queue,

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import EventError, UsageError, WriterDiedError
 from .arrivals import NOTHING, Arrivals, Records, by_lane
@@ -32,13 +33,14 @@ from .lanes import (
     seconds_left,
 )
 from .messages import loaded
-from .packing import Layout, Lease, PackedEvents, Spec
+from .packing import Layout, Lease, PackedEvents, SharedValues, Spec
 from .peers import Peer, wait
 from .runs import PackedRun
 
 __all__ = ["Items", "Reader"]
 
 Items: TypeAlias = list[Any]
+Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 #: Part of a lane that is lent at a time, so that its producer can go on meanwhile.
 _LENT_SHARE: Final = 4
@@ -63,8 +65,40 @@ class _Lane:
         #: number of the last item that was announced
         self.seen = 0
         self.layouts: dict[int, Layout] = {}
+        #: those that items may have from now on; never changed, but replaced
+        self.shared: SharedValues = {}
         #: number of the item that comes in parts, its bytes, how many are there
         self.assembly: tuple[int, bytearray, int] | None = None
+
+    def forget_values(self, item: Any) -> None:
+        """After an item: values before its last one do not come again."""
+        if len(self.shared) > 1 and not isinstance(item, EventError):
+            last = item[1].last_shared()
+            if last is not None:
+                self.shared = {n: value for n, value in self.shared.items() if n >= last}
+
+
+class _Values:
+    """Shared values of all lanes; those that are equal become one and the same array.
+
+    Workers have the same backgrounds, each from its own lane.
+    """
+
+    #: Values that are compared.
+    N_KEPT: Final = 4
+
+    def __init__(self) -> None:
+        #: the last ones first, as bytes and as arrays of these
+        self._kept: deque[tuple[bytes, Bytes]] = deque(maxlen=self.N_KEPT)
+
+    def keep(self, data: bytes) -> Bytes:
+        """An array of these bytes; the same one if they came before."""
+        for known, value in self._kept:
+            if known == data:
+                return value
+        value = np.frombuffer(data, np.uint8)
+        self._kept.appendleft((data, value))
+        return value
 
 
 class Reader:
@@ -89,6 +123,7 @@ class Reader:
         #: by the number of a lane of which something is lent: where its tail goes afterwards
         self._lent: dict[int, int] = {}
         self._specs: dict[Spec, Layout] = {}
+        self._values = _Values()
         self._last_look_s = time.monotonic()
 
     def get(self, deadline: float | None) -> Any:
@@ -257,7 +292,7 @@ class Reader:
                 if isinstance(one, Message) and one.kind >= Kind.HELLO:
                     self._take_note(number, lane, one)
                     continue
-                if one.kind not in {Kind.PART, Kind.LAYOUT}:
+                if one.kind not in {Kind.PART, *Kind.PREPARING}:
                     lane.seen = one.sequence
                 lane.arrivals.append(one)
             if lane.arrivals:
@@ -317,8 +352,10 @@ class Reader:
         """Give a lane to the next who wants one."""
         lanes = self._lanes
         first = lanes.words_of(number)
+        n_owners = lanes.words[first + Word.N_OWNERS] + 1
         for word in range(first, first + Word.PER_LANE):
             lanes.words[word] = 0
+        lanes.words[first + Word.N_OWNERS] = n_owners
         self._known[number] = _Lane()
         lanes.tokens.send(bytes([number]))
 
@@ -386,6 +423,10 @@ class Reader:
                 known = self._specs[spec] = Layout(spec)
             lane.layouts[one.layout] = known
             return
+        if kind == Kind.VALUE:
+            data = bytes(memory[offset : offset + one.n_events])
+            lane.shared = {**lane.shared, value: self._values.keep(data)}
+            return
         lanes.words[lanes.words_of(number) + Word.N_TAKEN] += one.n_frames
         if kind == Kind.NONE:
             items.append((value, None))
@@ -395,7 +436,9 @@ class Reader:
             return
         layout = lane.layouts[one.layout]
         if kind == Kind.PACKED:
-            items.append(_item(value, layout, memory, offset, one.n_events, lease))
+            item = _item(value, layout, memory, offset, one.n_events, lease, lane.shared)
+            items.append(item)
+            lane.forget_values(item)
             return
         after = offset + layout.block_bytes(one.n_events)
         counts = np.frombuffer(memory, np.int64, one.n_frames, after)
@@ -405,9 +448,11 @@ class Reader:
             firsts = np.cumsum(counts) - counts
             items.append(
                 PackedRun(
-                    layout, memory, offset, 0, one.n_events, frames + value, counts, firsts, lease
+                    layout, memory, offset, 0, one.n_events, frames + value, counts, firsts,
+                    lease, lane.shared,
                 )
-            )
+            )  # fmt: skip
+            lane.forget_values(items[-1].last_item())
 
     def _decode_records(
         self, number: int, lane: _Lane, records: Records, offset: int, items: Items
@@ -422,12 +467,13 @@ class Reader:
             items.append(
                 PackedRun(
                     layout, memory, offset, size_bytes, n_events, frames, counts,
-                    np.zeros_like(counts), self._lease,
+                    np.zeros_like(counts), self._lease, lane.shared,
                 )
             )  # fmt: skip
+            lane.forget_values(items[-1].last_item())
             return
         for frame in records.frames.tolist():
-            items.append(_item(frame, layout, memory, offset, n_events, self._lease))
+            items.append(_item(frame, layout, memory, offset, n_events, self._lease, lane.shared))
             offset += size_bytes
 
     @staticmethod
@@ -443,7 +489,13 @@ class Reader:
 
 
 def _item(
-    frame: int, layout: Layout, memory: Any, offset: int, n_events: int, lease: Lease | None
+    frame: int,
+    layout: Layout,
+    memory: Any,
+    offset: int,
+    n_events: int,
+    lease: Lease | None,
+    shared: SharedValues,
 ) -> tuple[int, PackedEvents] | EventError:
     """Events of one frame; what is not packed stands behind them."""
     rest: Any = {}
@@ -451,7 +503,7 @@ def _item(
         rest = loaded(pickle.loads, memory[offset + layout.block_bytes(n_events) :], frame)
         if isinstance(rest, EventError):
             return rest
-    return frame, PackedEvents(layout, memory, offset, n_events, rest, lease)
+    return frame, PackedEvents(layout, memory, offset, n_events, rest, lease, shared=shared)
 
 
 def _single(items: Items) -> Items:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UsageError
-from .packing import Layout, Lease, PackedEvents
+from .packing import Layout, Lease, PackedEvents, SharedValues
 
 __all__ = ["PackedRun"]
 
@@ -47,10 +47,18 @@ class PackedRun:
         Number of the first event of each frame in its block, shape (n,).
     lease
         Says whether the memory is still ours to read.
+    shared
+        At least the shared values that the blocks have.
+
+    Attributes
+    ----------
+    layout, frames, counts, firsts, shared
+        As given.
     """
 
     __slots__ = (
-        "_lease", "_memory", "_n_block", "_offset", "_step", "counts", "firsts", "frames", "layout"
+        "_lease", "_memory", "_n_block", "_offset", "_step", "counts", "firsts", "frames",
+        "layout", "shared",
     )  # fmt: skip
 
     def __init__(
@@ -64,8 +72,10 @@ class PackedRun:
         counts: Integers,
         firsts: Integers,
         lease: Lease | None = None,
+        shared: SharedValues | None = None,
     ) -> None:
         self.layout = layout
+        self.shared: SharedValues = {} if shared is None else shared
         self.frames = frames
         self.counts = counts
         self.firsts = firsts
@@ -91,12 +101,17 @@ class PackedRun:
             self.counts[start:stop],
             self.firsts[start:stop],
             self._lease,
+            self.shared,
         )
 
     def items(self) -> Iterator[tuple[int, PackedEvents]]:
         """Index and events of each frame, as views."""
         for number, frame in enumerate(self.frames.tolist()):
             yield frame, self._events(number)
+
+    def last_item(self) -> tuple[int, PackedEvents]:
+        """Index and events of the last frame."""
+        return int(self.frames[-1]), self._events(len(self.frames) - 1)
 
     def first_item(self) -> tuple[int, PackedEvents]:
         """Index and events of the first frame."""
@@ -112,6 +127,7 @@ class PackedRun:
             self._lease,
             int(self.firsts[number]),
             int(self.counts[number]),
+            self.shared,
         )
 
     def place(self, targets: list[Bytes], rows: Integers) -> None:
@@ -120,8 +136,8 @@ class PackedRun:
         Parameters
         ----------
         targets
-            Bytes of the scalar features of each event, shape (events, bytes), and of each feature
-            of `layout.arrays`.
+            Bytes of the scalar features of each event, shape (events, bytes), and of what each
+            feature of `layout.arrays` has in a block.
         rows
             First row of each frame, shape (n,), increasing; rows of one frame follow each other.
 

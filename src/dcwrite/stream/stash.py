@@ -25,6 +25,7 @@ from ..format.features import (
     require_item_shape,
     to_stored,
 )
+from ..store.compact_rows import as_array
 from .packed_rows import PackedRows, can_be_copied
 from .packing import Layout, PackedEvents, analyse
 from .recycled import RecycledMemory
@@ -250,6 +251,11 @@ class EventStash:
         self._take_apart()
         return self._events
 
+    @property
+    def batch(self) -> dict[str, Any]:
+        """The same; when all frames are there, some features may be `CompactRows`."""
+        return self.events if self._packed is None else self._packed.unpacked(self._absent())
+
     def is_complete(self) -> bool:
         """Whether the events of all frames have been added."""
         return self._n_missing == 0 and self._is_final
@@ -360,14 +366,18 @@ class EventStash:
             self._complete()
 
     def _complete(self) -> None:
-        self._take_apart()
-        self._events.update(self._unified_dtypes(self.num_frames))
-        self._other_dtypes.clear()
+        if self._packed is not None:
+            dtypes = self._packed.layout.dtypes
+        else:
+            self._events.update(self._unified_dtypes(self.num_frames))
+            self._other_dtypes.clear()
+            arrays = {f: array for f, array in self._events.items() if not is_contour(f)}
+            dtypes = {feat: array.dtype for feat, array in arrays.items()}
         if not self._schema.dtypes:
             self._schema.dtypes = {
-                feat: array.dtype
-                for feat, array in self._events.items()
-                if feat in self._schema.item_shapes and not is_contour(feat) and feat != "mask"
+                feat: dtype
+                for feat, dtype in dtypes.items()
+                if feat in self._schema.item_shapes and feat != "mask"
             }
 
     def _add_arrays(self, index: int, frame: int, arrays: dict[str, Any]) -> None:
@@ -413,9 +423,13 @@ class EventStash:
     def _take_apart(self) -> None:
         """Go on with one array per feature."""
         if self._packed is not None:
-            missing = [self._rows(frame) for frame in self._missing()]
-            self._events.update(self._packed.unpacked(missing))
+            features = self._packed.unpacked(self._absent())
+            self._events.update({feat: as_array(rows) for feat, rows in features.items()})
             self._packed = None
+
+    def _absent(self) -> list[slice]:
+        """Rows of the frames whose events have not been added."""
+        return [self._rows(frame) for frame in self._missing()]
 
     def require_feature(self, feat: str, sample_data: npt.ArrayLike) -> AnyArray:
         """Array of a feature; created where it does not exist.
