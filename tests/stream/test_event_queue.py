@@ -625,3 +625,49 @@ def test_same_errors_through_both_queues(
     assert_frames(tmp_path / "shared.rtdc", counts, n_frames)
     with pytest.raises(ClosedError):  # nobody reads it any more
         event_queue.put((4, frame(4)))
+
+
+class AlmostAnArray:
+    """As of other libraries: no memory to look at, but an array when it is asked for."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array, self.dtype, self.shape, self.ndim = array, array.dtype, array.shape, array.ndim
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.array[key]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.array, dtype)
+
+
+@pytest.mark.parametrize("feat", ["deform", "area_um", "image"])
+@pytest.mark.parametrize("n_events", [1, 3])
+def test_what_is_as_good_as_an_array(feat: str, n_events: int, make: MakeQueue) -> None:
+    event_queue = make(1 << 20, producers=1)
+    expected = [events_of(frame, n_events) for frame in range(3)]
+    for frame, events in enumerate(expected):
+        given = dict(events)
+        if frame == 1:
+            given[feat] = AlmostAnArray(events[feat])
+        event_queue.put((frame, given))
+    for frame, events in enumerate(expected):
+        found, got = event_queue.get(timeout=5)
+        assert found == frame
+        assert_same(got, events)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1,), (1, 2)])
+@pytest.mark.parametrize("dtype", ["f8", "f4", ">f8", "i8"])
+def test_one_event_in_another_shape_or_dtype(
+    shape: tuple[int, ...], dtype: str, make: MakeQueue
+) -> None:
+    """Nothing is taken for what the frames before had."""
+    event_queue = make(1 << 20, producers=1)
+    expected = [events_of(0), {**events_of(1), "deform": np.ones(shape, dtype)}, events_of(2)]
+    for frame, events in enumerate(expected):
+        event_queue.put((frame, events))
+    for events in expected:
+        assert_same(event_queue.get(timeout=5)[1], events)

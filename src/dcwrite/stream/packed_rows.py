@@ -73,14 +73,16 @@ class PackedRows:
         self._capacity = capacity
         self._rows = np.empty(capacity * layout.row_bytes, np.uint8)
         self._stored = [
-            self._memory.empty((capacity, *item_shape), dtype)
-            for dtype, item_shape in layout.stored
+            self._memory.empty((capacity, *array.stored_shape), array.stored_dtype)
+            for array in layout.arrays
         ]
         arrays = (self._rows, *self._stored)
         self._targets = [
             (memoryview(cast("Any", array.reshape(-1).view(np.uint8))), item_bytes)
             for array, item_bytes in zip(
-                arrays, (layout.row_bytes, *layout.array_bytes), strict=True
+                arrays,
+                (layout.row_bytes, *(column.stored_bytes for column in layout.arrays)),
+                strict=True,
             )
         ]
         for (target, _), (source, _) in zip(self._targets, old, strict=False):
@@ -136,13 +138,14 @@ class PackedRows:
             values, n_found = layout.take(events)
             if n_found != n_events:
                 return False
-            layout.pack_scalars(values, n_events, self._rows, first * layout.row_bytes)
+            target, row_bytes = self._targets[0]
+            layout.pack_scalars(values, n_events, target, first * row_bytes)
         except MisfitError:
             return False
         if self._lists and not self._place_lists(first, n_events, events):
             return False
-        for array, value in zip(self._stored, layout.array_values(values), strict=True):
-            array[first : first + n_events] = value
+        for column, array in zip(layout.arrays, self._stored, strict=True):
+            array[first : first + n_events] = values[column.place]
         return True
 
     def _place_lists(self, first: int, n_events: int, events: Mapping[str, Any]) -> bool:
@@ -182,7 +185,7 @@ class PackedRows:
         scalars = rows.view(self.layout.scalar_dtype) if rows.size else None
         features: dict[str, Any] = {}
         arrays = {
-            column.name: self.layout.rows_of(column, stored[:n_events], self._shared)
+            column.name: column.rows(stored[:n_events], self._shared)
             for column, stored in zip(self.layout.arrays, self._stored, strict=True)
         }
         for name in self.layout.names:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from ..errors import DataError, EventError, UsageError, WriterDiedError
 from .lanes import MESSAGE, Kind, Lanes, Word, aligned, deadline_of, lock_timeout, seconds_left
-from .packing import Form, Layout, MisfitError, Spec, analyse, compacted
+from .packing import Layout, MisfitError, Spec, analyse, compacted
 from .peers import Peer, wait
 from .repeats import Repeats
 
@@ -298,10 +298,10 @@ class Producer:
             self._send(Kind.LAYOUT, 0, len(spec), _copier(spec), deadline, number)
             lane.layout_numbers[layout] = number
         block_bytes = layout.block_bytes(n_events)
-        numbers = self._shared_numbers(lane, layout, values, deadline)
+        self._share_values(lane, layout, values, deadline)
 
         def fill(memory: Any, offset: int) -> None:
-            layout.pack(values, n_events, memory, offset, numbers)
+            layout.pack(values, n_events, memory, offset)
             if after:
                 memory[offset + block_bytes : offset + block_bytes + len(after)] = after
 
@@ -309,26 +309,22 @@ class Producer:
         n_bytes = block_bytes + len(after)
         self._send(kind, frame, n_bytes, fill, deadline, number, n_events, n_frames)
 
-    def _shared_numbers(
-        self, lane: _OwnLane, layout: Layout, values: Sequence[Any], deadline: float | None
-    ) -> dict[str, npt.NDArray[np.int64]]:
-        """Numbers of the shared values of the events; new values are sent."""
-        numbers: dict[str, npt.NDArray[np.int64]] = {}
+    def _share_values(
+        self, lane: _OwnLane, layout: Layout, values: list[Any], deadline: float | None
+    ) -> None:
+        """Put numbers in the place of shared values; new ones are sent."""
 
         def send(number: int, data: bytes) -> None:
             self._send(Kind.VALUE, number, len(data), _copier(data), deadline, 0, len(data))
 
-        for column, array in zip(layout.arrays, layout.array_values(values), strict=True):
-            if column.form is not Form.SHARED:
-                continue
-            repeats = lane.repeats.get(column.name)
+        for array in layout.shared:
+            repeats = lane.repeats.get(array.name)
             if repeats is None:
-                repeats = lane.repeats[column.name] = Repeats(lane.fresh)
-            numbers[column.name] = repeats.numbers(array, send)
+                repeats = lane.repeats[array.name] = Repeats(lane.fresh)
+            values[array.place] = repeats.numbers(values[array.place], send)
             if not repeats.is_worth_it:
-                self._plain.add(column.name)
+                self._plain.add(array.name)
                 self._layouts.clear()
-        return numbers
 
     def _send_pickled(self, frame: int, item: Any, deadline: float | None) -> None:
         data = pickle.dumps(item, protocol=5)
