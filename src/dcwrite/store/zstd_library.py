@@ -120,8 +120,9 @@ class LibraryCompressor:
     """
 
     def __init__(self, library: ctypes.CDLL, parameters: Mapping[int, int]) -> None:
+        self._context: Any = None
         self._library = library
-        self._context: Any = library.ZSTD_createCCtx()
+        self._context = library.ZSTD_createCCtx()
         if not self._context:
             raise MemoryError("Zstandard: no room for a context")
         for number, value in parameters.items():
@@ -152,7 +153,7 @@ class LibraryCompressor:
             raise MemoryError(f"Zstandard: {data.size} bytes could not be compressed ({size})")
         memory = memory[: size + ROOM_BYTES]
         # not to hold much more memory than the frame has
-        return RoomyFrame(memory if 2 * len(memory) > bound else memory.copy())
+        return RoomyFrame(memory if 4 * len(memory) > bound else memory.copy())
 
 
 def _libraries() -> Iterator[ctypes.CDLL]:
