@@ -107,6 +107,39 @@ def test_a_background_is_encoded_once(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(encoded) == 3
 
 
+class Interrupted(GrowingDataset):
+    """In the moment in which a value is noted, another thread encodes another one."""
+
+    noted: Any = None
+    other: Any = None
+
+    @property
+    def _repeated(self) -> Any:
+        return self.noted
+
+    @_repeated.setter
+    def _repeated(self, noted: Any) -> None:
+        self.noted = noted
+        if noted is not None and self.other is not None:
+            other, self.other = self.other, None
+            self.encode(other, 1)
+
+
+def test_threads_that_encode_different_backgrounds(tmp_path: Path) -> None:
+    """Each gets the bytes of its own, now and later."""
+    with h5py.File(tmp_path / "x.h5", "w") as h5:
+        kwds = {"chunks": (4, *SHAPE), "fletcher32": True, **hdf5plugin.Zstd(clevel=1)}
+        h5.create_dataset("x", (0, *SHAPE), "u1", maxshape=(None, *SHAPE), **kwds)
+        first, second = (RepeatedRows([v], np.zeros(4, np.intp)) for v in backgrounds()[:2])
+        expected = [bytes(GrowingDataset(h5, "x").encode(rows, 1)) for rows in (first, second)]
+        assert expected[0] != expected[1]
+        dataset = Interrupted(h5, "x")
+        dataset.other = second
+        for _ in range(2):
+            for rows, stored in zip((first, second), expected, strict=True):
+                assert bytes(dataset.encode(rows, 1)) == stored
+
+
 def test_rows_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with HDF5Writer(tmp_path / "x.rtdc", "w", stream=True) as writer:
         writer.store_feature_chunk("mask", np.zeros((3, 4, 5), bool))

@@ -268,6 +268,24 @@ def test_backgrounds_that_never_repeat_go_as_they_are(event_queue: EventQueue) -
     assert forms == [Form.SHARED] * LEAST_EVENTS + [Form.PLAIN] * 20
 
 
+def test_frames_without_events(event_queue: EventQueue) -> None:
+    """Empty arrays, alone and between others, one by one and many alike."""
+    expected = [events_with(frame, [1] * (frame in {0, 3})) for frame in range(20)]
+    for frame, events in enumerate(expected):
+        event_queue.put((frame, events))
+    for frame, events in enumerate(expected[:2]):
+        found, got = event_queue.get(timeout=5)
+        assert found == frame
+        assert_same(got, events)
+    n_found = 2
+    while n_found < len(expected):
+        for item in event_queue.get_runs(5):
+            for frame, packed in item.items() if isinstance(item, PackedRun) else [item]:
+                assert frame == n_found
+                assert_same(packed.unpacked(), expected[frame])
+                n_found += 1
+
+
 def test_when_it_is_worth_it() -> None:
     repeats = Repeats(iter(range(1, 10**6)))
     sent: list[int] = []

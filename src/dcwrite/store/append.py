@@ -489,13 +489,13 @@ class GrowingDataset:
         value = rows.only_value() if isinstance(rows, RepeatedRows) else None
         if value is None:
             return self._encode(self.codec, rows, level)
-        # threads that come here at once do the same work, and leave the same
-        if self._repeated is None or self._repeated[0] is not value:
-            self._repeated = (value, {})
-        known = self._repeated[1]
-        stored = known.get(level)
+        repeated = self._repeated
+        if repeated is None or repeated[0] is not value:
+            # other threads may do the same now, each for the value that it has
+            repeated = self._repeated = (value, {})
+        stored = repeated[1].get(level)
         if stored is None:
-            stored = known[level] = self._encode(self.codec, rows, level)
+            stored = repeated[1][level] = self._encode(self.codec, rows, level)
         return stored
 
     def _encode(self, codec: ChunkCodec, rows: AnyRows, level: int | None) -> bytes | memoryview:

@@ -148,6 +148,8 @@ class ArrayColumn(NamedTuple):
             return BitRows(stored, self.item_shape)
         if self.form is Form.PLAIN:
             return stored
+        if not len(stored):
+            return np.empty((0, *self.item_shape), self.dtype)
         numbers, index = np.unique(stored, return_inverse=True)
         # one and the same array may have several numbers
         places: dict[int, int] = {}
@@ -387,8 +389,11 @@ class Layout:
         for array, start in zip(self.arrays, self.offsets(n_events), strict=False):
             value = values[array.place]
             if array.form is Form.BITS:
-                rows = value if n_events == 1 else value.reshape(n_events, -1)
-                value = np.packbits(rows, axis=None if n_events == 1 else 1)
+                if n_events == 1:
+                    value = np.packbits(value)
+                else:
+                    n_bits = math.prod(array.item_shape)
+                    value = np.packbits(value.reshape(n_events, n_bits), axis=1)
             shape = (n_events, *array.stored_shape)
             np.ndarray(shape, array.stored_dtype, memory, offset + start)[...] = value
 
@@ -607,7 +612,7 @@ class PackedEvents(Mapping[str, Any]):
         numbers = [
             int(stored[-1])
             for column, stored in zip(self.layout.arrays, self.stored, strict=True)
-            if column.form is Form.SHARED
+            if column.form is Form.SHARED and self.n_events
         ]
         return min(numbers, default=None)
 

@@ -53,11 +53,13 @@ class Repeats:
         Parameters
         ----------
         values
-            Shape (n, ...), n > 0.
+            Shape (n, ...).
         send
             Called with number and bytes of each new value. If it raises, that value counts as new
             when it comes again.
         """
+        if not len(values):
+            return np.empty(0, np.int64)
         self._n_events += len(values)
         starts = []
         if values[0].tobytes() != self._last:
