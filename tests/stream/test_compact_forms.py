@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import multiprocessing
 import queue
+import threading
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +18,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dcwrite import EventQueue, QueueWriterProcess, QueueWriterThread, WriterDiedError
+from dcwrite import (
+    DataError,
+    EventQueue,
+    QueueWriterProcess,
+    QueueWriterThread,
+    WriterDiedError,
+)
 from dcwrite.stream.collector import Collector
+from dcwrite.stream.lanes import Word
 from dcwrite.stream.packing import Form, PackedEvents
 from dcwrite.stream.producer import Producer
 from dcwrite.stream.repeats import LEAST_EVENTS, LEAST_PER_VALUE, Repeats
@@ -186,9 +195,9 @@ def test_what_a_caller_sees(event_queue: EventQueue) -> None:
     copies = [packed.copy() for _, packed in many]
     event_queue.put((6, events_with(6, [3])))
     event_queue.get(timeout=5)
-    for (frame, _), copy in zip(many, copies, strict=True):
-        assert_same(copy.unpacked(), given_events[frame])
-        assert len(copy.shared) == 2
+    for (frame, _), kept in zip(many, copies, strict=True):
+        assert_same(kept.unpacked(), given_events[frame])
+        assert len(kept.shared) == 2
 
 
 @pytest.mark.parametrize(
@@ -231,7 +240,7 @@ def test_the_bytes_count() -> None:
             _, events = event_queue.get(timeout=5)
             assert events["image_bg"].tobytes() == values[-n_events:].tobytes(), frame
         assert event_queue._producer._lane is not None
-        assert event_queue._producer._lane.repeats["image_bg"]._n_values == 3
+        assert event_queue._producer._lane.repeats_of("image_bg")._n_values == 3
     finally:
         event_queue.close()
 
@@ -290,26 +299,162 @@ def test_when_it_is_worth_it() -> None:
     repeats = Repeats(iter(range(1, 10**6)))
     sent: list[int] = []
     for number in range(LEAST_EVENTS):
-        repeats.numbers(np.full((LEAST_PER_VALUE, 8), number), lambda n, _: sent.append(n))
+        numbers_of(repeats, np.full((LEAST_PER_VALUE, 8), number), lambda n, _: sent.append(n))
     assert sent == list(range(1, LEAST_EVENTS + 1))
     assert repeats.is_worth_it
-    repeats.numbers(np.full((1, 8), -1), lambda n, _: sent.append(n))
+    numbers_of(repeats, np.full((1, 8), -1), lambda n, _: sent.append(n))
     assert not repeats.is_worth_it
 
 
-def test_a_value_that_could_not_be_sent_is_sent_again() -> None:
+def numbers_of(repeats: Repeats, values: np.ndarray, send: Any) -> list[int]:
+    return repeats.numbers(values, repeats.new_ones(values), send).tolist()
+
+
+@pytest.mark.parametrize("n_before", [0, 1])
+@pytest.mark.parametrize("n_sent", [0, 1, 2])
+def test_values_that_could_not_be_sent(n_before: int, n_sent: int) -> None:
+    """Whatever was sent before: no event gets the number of another value."""
     repeats = Repeats(iter(range(1, 100)))
-    repeats.numbers(np.zeros((1, 8)), lambda *_: None)
+    known: dict[int, float] = {}
 
-    def refuse(*_: Any) -> None:
-        raise queue.Full
+    def send(number: int, data: bytes) -> None:
+        if len(known) == most:
+            raise queue.Full
+        known[number] = np.frombuffer(data)[0]
 
+    most = 99
+    for value in range(n_before):
+        numbers_of(repeats, np.full((1, 8), float(value)), send)
+    most = len(known) + n_sent
+    item = np.repeat([10.0, 10.0, 11.0, 12.0], 8).reshape(4, 8)
     with pytest.raises(queue.Full):
-        repeats.numbers(np.ones((2, 8)), refuse)
-    sent: list[int] = []
-    found = repeats.numbers(np.ones((2, 8)), lambda n, _: sent.append(n))
-    assert found.tolist() == [sent[0]] * 2
-    assert repeats.numbers(np.ones((1, 8)), refuse).tolist() == sent
+        numbers_of(repeats, item, send)
+    most = 99
+    for value in (11.0, 10.0, 0.0, 10.0, 12.0):
+        (number,) = numbers_of(repeats, np.full((1, 8), value), send)
+        assert known[number] == value
+    assert [known[number] for number in numbers_of(repeats, item, send)] == [10, 10, 11, 12]
+
+
+def test_an_item_that_was_given_up_leaves_no_wrong_background() -> None:
+    """There was room for some of its backgrounds only, one of which the next frame has alone."""
+    event_queue = EventQueue(1 << 17, producers=2)
+    frame, number, n_partly = 0, 0, 0
+    known = event_queue._producer
+
+    def take(expected: list[dict[str, Any]]) -> None:
+        for events in expected:
+            assert_same(event_queue.get(timeout=5)[1], events)
+        with pytest.raises(queue.Empty):
+            event_queue.get(timeout=0)
+
+    try:
+        for size in (2, 3, 5, 9) * 5:
+            expected: list[dict[str, Any]] = []
+            with contextlib.suppress(queue.Full):
+                while True:
+                    before = next(copy.copy(known._lane._fresh)) if known._lane else 0
+                    # often enough to be worth it
+                    events = events_with(frame, [number + ii // 5 for ii in range(5 * size)])
+                    event_queue.put_nowait((frame, events))
+                    expected.append(events)
+                    frame, number = frame + 1, number + size
+            assert known._lane is not None
+            n_sent = next(copy.copy(known._lane._fresh)) - before
+            n_partly += 1 < n_sent < size
+            take(expected)
+            for one in (number + max(0, n_sent - 2), number, number + size - 1):
+                for n_events in (1, 9):
+                    events = events_with(frame, [one] * n_events)
+                    event_queue.put((frame, events))
+                    take([events])
+                frame += 1
+            number += size
+        assert n_partly > 3
+    finally:
+        event_queue.close()
+
+
+def test_trying_again_does_not_fill_the_memory() -> None:
+    """An item for which there never is room, again and again: its backgrounds do not pile up."""
+    event_queue = EventQueue(160 * 1024, producers=8)
+    lane = event_queue._reader._known[0]
+    try:
+        # as large as is allowed; its backgrounds have more bytes than the lane
+        item = {"image_bg": np.stack([background(number // 4) for number in range(120)])}
+        for number in range(50):
+            with pytest.raises(queue.Full):
+                event_queue.put_nowait((0, item))
+            with pytest.raises(queue.Empty):  # gives the memory back
+                event_queue.get(timeout=0)
+            event_queue.put((number, events_with(number, [7] * 5 + [8] * 5)))
+            frame, events = event_queue.get(timeout=5)
+            assert frame == number
+            assert_same(events, events_with(number, [7] * 5 + [8] * 5))
+            with pytest.raises(queue.Empty):
+                event_queue.get(timeout=0)
+            assert len(lane.shared) <= 2
+        for _ in range(50):
+            with pytest.raises(queue.Full):
+                event_queue.put_nowait((0, item))
+            with pytest.raises(queue.Empty):
+                event_queue.get(timeout=0)
+            assert len(lane.shared) == 0
+    finally:
+        event_queue.close()
+
+
+def test_a_batch_of_many_backgrounds_is_bounded(event_queue: EventQueue) -> None:
+    """It goes in parts: what the reader has beside the queue stays below a part of a lane."""
+    n_frames = 2000
+    events = events_with(0, list(range(n_frames)))
+    thread = threading.Thread(
+        target=event_queue.put_batch, args=(0, [1] * n_frames, events), daemon=True
+    )
+    lane = event_queue._reader._known[0]
+    thread.start()
+    n_found, most = 0, 0
+    while n_found < n_frames:
+        for item in event_queue.get_runs(10):
+            for frame, packed in item.items() if isinstance(item, PackedRun) else [item]:
+                assert frame == n_found
+                assert packed["image_bg"].tobytes() == events["image_bg"][frame].tobytes()
+                n_found += 1
+            most = max(most, sum(map(len, item.shared.values())))
+        most = max(most, sum(map(len, lane.shared.values())))
+    thread.join()
+    assert 0 < most < event_queue._lanes.lane_bytes // 3
+
+
+def test_frames_with_contours_forget_values(event_queue: EventQueue) -> None:
+    lane = event_queue._reader._known[0]
+    for first in range(0, 200, 20):
+        for frame in range(first, first + 20):
+            events = {**events_with(frame, [frame // 4]), "contour": [np.ones((5, 2), int)]}
+            event_queue.put((frame, events))
+        items = event_queue.get_runs(5)
+        while len(items) < 20:
+            items += event_queue.get_runs(5)
+        assert len(lane.shared) <= 2
+
+
+def test_an_item_that_is_too_large_is_no_death() -> None:
+    """It is refused before its background is sent, however little of it would have to go."""
+    event_queue = EventQueue(1 << 16, producers=1)
+    producer = Producer(event_queue._lanes)
+    try:
+        producer.put((0, events_with(0, [1])), None)
+        large = events_with(1, [2] * 60)
+        with pytest.raises(DataError, match="expected at most 65536 bytes"):
+            producer.put((1, large), None)
+        words, lane = event_queue._lanes.words, producer._lane
+        assert lane is not None
+        begun = words[lane.words + Word.BEGUN]
+        event_queue.get(timeout=5)
+        assert event_queue._reader._known[0].seen == begun
+    finally:
+        producer.close()
+        event_queue.close()
 
 
 def test_no_room_for_the_events_behind_their_background() -> None:

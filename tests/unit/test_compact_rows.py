@@ -68,6 +68,12 @@ def test_bits_become_a_mask(shape: tuple[int, ...]) -> None:
     np.testing.assert_array_equal(where[1:4], array[2:5] * np.uint8(255))
 
 
+def test_masks_need_contiguous_memory() -> None:
+    rows, _ = bit_rows(np.random.default_rng(1), 3, (4, 8))
+    with pytest.raises(ValueError, match="contiguous"):
+        rows.place(np.zeros((3, 4, 16), np.uint8)[:, :, ::2])
+
+
 def test_one_value() -> None:
     values = [np.zeros(3), np.ones(3)]
     assert RepeatedRows(values, np.array([1, 1])).only_value() is values[1]

@@ -157,6 +157,13 @@ def test_threads_have_compressors_of_their_own() -> None:
 
 
 @needs_library
+def test_parts_of_arrays_are_refused() -> None:
+    """C would read what lies in between."""
+    with pytest.raises(ValueError, match="contiguous"):
+        compress(np.zeros(100_000, np.uint8)[::2], 3)
+
+
+@needs_library
 def test_unknown_parameters() -> None:
     assert LIBRARY is not None
     with pytest.raises(ValueError, match="parameter 99999 cannot be 1"):

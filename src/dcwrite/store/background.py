@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..format.basin import BASIN_GROUP, Basin
 from ..format.features import to_stored
-from .compact_rows import RepeatedRows
+from .compact_rows import RepeatedRows, words_of
 
 __all__ = ["BACKGROUND", "BackgroundBasin"]
 
@@ -27,11 +27,9 @@ MOST_AT_ONCE: Final = 32
 
 def _words(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The rows as numbers that are as wide as possible, shape (n, ...), to be compared."""
-    flat = np.ascontiguousarray(rows).reshape(len(rows), -1)
-    if flat.dtype.kind == "f":
-        return flat  # 0.0 and -0.0 are equal, and nan differs from itself
-    flat = flat.view(np.uint8)
-    return flat.view(np.uint64) if flat.shape[1] % 8 == 0 and flat.shape[1] else flat
+    if rows.dtype.kind == "f":  # 0.0 and -0.0 are equal, and nan differs from itself
+        return np.ascontiguousarray(rows).reshape(len(rows), -1)
+    return words_of(rows)
 
 
 class BackgroundBasin:

@@ -19,7 +19,7 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["AnyRows", "BitRows", "CompactRows", "RepeatedRows", "as_array"]
+__all__ = ["AnyRows", "BitRows", "CompactRows", "RepeatedRows", "as_array", "words_of"]
 
 AnyArray = npt.NDArray[Any]
 
@@ -89,6 +89,12 @@ def as_array(rows: AnyRows) -> AnyArray:
     return np.asarray(rows) if isinstance(rows, CompactRows) else rows
 
 
+def words_of(rows: AnyArray) -> AnyArray:
+    """The bytes of rows as numbers that are as wide as possible, shape (n, words)."""
+    flat = np.ascontiguousarray(rows).reshape(len(rows), -1).view(np.uint8)
+    return flat.view(np.uint64) if flat.shape[1] % 8 == 0 and flat.shape[1] else flat
+
+
 class BitRows(CompactRows):
     """Rows of bool, as bits.
 
@@ -115,6 +121,8 @@ class BitRows(CompactRows):
 
     def place(self, where: AnyArray) -> None:
         """As of `CompactRows`."""
+        if not where.flags.c_contiguous:
+            raise ValueError("masks are placed in contiguous memory only")
         n_values = math.prod(self.item_shape)
         values = where.view(np.uint8).reshape(len(self), n_values)
         if n_values % 8:

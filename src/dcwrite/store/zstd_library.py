@@ -142,7 +142,16 @@ class LibraryCompressor:
         ----------
         data
             C-contiguous bytes.
+
+        Raises
+        ------
+        ValueError
+            They are not contiguous.
+        MemoryError
+            There is no room.
         """
+        if not data.flags.c_contiguous:
+            raise ValueError("Zstandard: expected contiguous bytes, got a part of an array")
         library = self._library
         bound = library.ZSTD_compressBound(data.size)
         memory = np.empty(bound + ROOM_BYTES, np.uint8)

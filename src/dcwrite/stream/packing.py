@@ -618,14 +618,19 @@ class PackedEvents(Mapping[str, Any]):
 
     def unpacked(self) -> dict[str, Any]:
         """The events as they were packed, in memory of their own."""
-        scalars, arrays = self.scalars, self.arrays
+        scalars = self.scalars
+        arrays = {
+            column.name: column.rows(stored, self.shared)
+            for column, stored in zip(self.layout.arrays, self.stored, strict=True)
+        }
         events: dict[str, Any] = {}
         for column in self.layout.spec:
             name = column.name
             if column.dtype is None:
                 events[name] = self.rest[name]
                 continue
-            value = (arrays[name] if column.item_shape else scalars[name]).copy()
+            value = arrays[name] if column.item_shape else scalars[name]
+            value = np.asarray(value) if isinstance(value, CompactRows) else value.copy()
             if len(column.path) == 1:
                 events[name] = value
             else:

@@ -7,6 +7,7 @@ announced after it was written; whoever waits for room wakes when the reader die
 from __future__ import annotations
 
 import itertools
+import math
 import operator
 import os
 import pickle
@@ -39,7 +40,7 @@ class _OwnLane:
     """The lane that this process writes to."""
 
     __slots__ = (
-        "base", "floor", "fresh", "head", "layout_numbers", "number", "repeats", "sequence",
+        "_fresh", "_repeats", "base", "floor", "head", "layout_numbers", "number", "sequence",
         "unsettled", "words",
     )  # fmt: skip
 
@@ -56,10 +57,22 @@ class _OwnLane:
         self.unsettled = False
         self.layout_numbers: dict[Layout, int] = {}
         #: of the features whose values are shared, by name
-        self.repeats: dict[str, Repeats] = {}
+        self._repeats: dict[str, Repeats] = {}
         #: numbers of shared values that no owner of any lane has had
         n_owners = lanes.words[self.words + Word.N_OWNERS] & 0xFFFF
-        self.fresh = itertools.count((number << 48 | n_owners << 32) + 1)
+        self._fresh = itertools.count((number << 48 | n_owners << 32) + 1)
+
+    def repeats_of(self, name: str) -> Repeats:
+        """Those of a feature whose values are shared."""
+        found = self._repeats.get(name)
+        if found is None:
+            found = self._repeats[name] = Repeats(self._fresh)
+        return found
+
+    def forget_values(self) -> None:
+        """An item was given up, which the reader will be told: it forgets all values."""
+        for repeats in self._repeats.values():
+            repeats.forget()
 
 
 class Producer:
@@ -178,7 +191,10 @@ class Producer:
         block: bool,
         timeout: float | None,
     ) -> bool:
-        """Put the events of several frames as one block; False: they do not fit, none was put."""
+        """Put the events of several frames as one block; False: they do not fit, none was put.
+
+        They do not, either, if they bring so many shared values that others had to wait long.
+        """
         if layout is None or layout.rest:
             return False
         if layout.block_bytes(int(counts.sum())) + counts.nbytes > self._lanes.lane_bytes:
@@ -286,6 +302,13 @@ class Producer:
         lane = self._lane
         assert lane is not None
         values, n_events = layout.take(events)
+        if counts is None:  # how it is packed does not decide whether an item is too large
+            self._refuse_too_large(frame, n_events * layout.event_bytes)
+        new_ones = [
+            lane.repeats_of(array.name).new_ones(values[array.place]) for array in layout.shared
+        ]
+        if counts is not None and self._is_much(layout, new_ones):
+            raise MisfitError
         after = b""
         if counts is not None:
             after = counts.tobytes()
@@ -298,7 +321,7 @@ class Producer:
             self._send(Kind.LAYOUT, 0, len(spec), _copier(spec), deadline, number)
             lane.layout_numbers[layout] = number
         block_bytes = layout.block_bytes(n_events)
-        self._share_values(lane, layout, values, deadline)
+        self._share_values(lane, layout, values, new_ones, deadline)
 
         def fill(memory: Any, offset: int) -> None:
             layout.pack(values, n_events, memory, offset)
@@ -309,19 +332,29 @@ class Producer:
         n_bytes = block_bytes + len(after)
         self._send(kind, frame, n_bytes, fill, deadline, number, n_events, n_frames)
 
+    def _is_much(self, layout: Layout, new_ones: list[list[int]]) -> bool:
+        """Whether new values, which the reader keeps beside the queue, take much room."""
+        n_bytes = 0
+        for array, events in zip(layout.shared, new_ones, strict=True):
+            n_bytes += (len(events) - 1) * math.prod(array.item_shape) * array.dtype.itemsize
+        return n_bytes > self._lanes.lane_bytes // _PARTS_PER_LANE
+
     def _share_values(
-        self, lane: _OwnLane, layout: Layout, values: list[Any], deadline: float | None
+        self,
+        lane: _OwnLane,
+        layout: Layout,
+        values: list[Any],
+        new_ones: list[list[int]],
+        deadline: float | None,
     ) -> None:
         """Put numbers in the place of shared values; new ones are sent."""
 
         def send(number: int, data: bytes) -> None:
             self._send(Kind.VALUE, number, len(data), _copier(data), deadline, 0, len(data))
 
-        for array in layout.shared:
-            repeats = lane.repeats.get(array.name)
-            if repeats is None:
-                repeats = lane.repeats[array.name] = Repeats(lane.fresh)
-            values[array.place] = repeats.numbers(values[array.place], send)
+        for array, events in zip(layout.shared, new_ones, strict=True):
+            repeats = lane.repeats_of(array.name)
+            values[array.place] = repeats.numbers(values[array.place], events, send)
             if not repeats.is_worth_it:
                 self._plain.add(array.name)
                 self._layouts.clear()
@@ -344,12 +377,7 @@ class Producer:
         """Write a record and announce it; who dies before the end dies in the middle of it."""
         lanes, lane = self._lanes, self._lane
         assert lane is not None
-        if n_bytes > lanes.capacity_bytes:
-            raise DataError(
-                f"frame {frame}: expected at most {lanes.capacity_bytes} bytes (capacity_bytes of "
-                f"the queue), got {n_bytes} bytes in one item; pass a larger capacity_bytes to "
-                f"EventQueue, or put fewer events at a time"
-            )
+        self._refuse_too_large(frame, n_bytes)
         lane.sequence += 1
         lanes.words[lane.words + Word.BEGUN] = lane.sequence
         try:
@@ -372,9 +400,19 @@ class Producer:
             raise
         except BaseException:
             lane.unsettled = not lanes.pipe.send(self._message(Kind.RETRACT))
+            lane.forget_values()
             raise
         if kind not in Kind.PREPARING:
             lanes.words[lane.words + Word.N_PUT] += n_frames
+
+    def _refuse_too_large(self, frame: int, n_bytes: int) -> None:
+        capacity_bytes = self._lanes.capacity_bytes
+        if n_bytes > capacity_bytes:
+            raise DataError(
+                f"frame {frame}: expected at most {capacity_bytes} bytes (capacity_bytes of the "
+                f"queue), got {n_bytes} bytes in one item; pass a larger capacity_bytes to "
+                f"EventQueue, or put fewer events at a time"
+            )
 
     def _send_parts(self, whole: bytearray, deadline: float | None) -> None:
         """Send what is larger than the lane in parts; the reader puts them together."""

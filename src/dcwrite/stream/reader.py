@@ -409,6 +409,7 @@ class Reader:
             self._assemble(lane, one, memory[offset : offset + size_bytes])
             return
         if kind == Kind.RETRACT:
+            lane.shared = {}  # what comes next brings its values itself
             return
         if not size_bytes and kind != Kind.NONE:
             assert lane.assembly is not None
@@ -475,6 +476,7 @@ class Reader:
         for frame in records.frames.tolist():
             items.append(_item(frame, layout, memory, offset, n_events, self._lease, lane.shared))
             offset += size_bytes
+        lane.forget_values(items[-1])
 
     @staticmethod
     def _assemble(lane: _Lane, message: Message, part: memoryview) -> None:

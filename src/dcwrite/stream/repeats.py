@@ -1,8 +1,7 @@
 """Repeats: which events of a feature are the same as those before them.
 
-Alone here: what counts as the same, and when it is not worth looking. Invariant: a value gets a
-number of its own exactly if its bytes differ from those of the event before. Pure: no I/O, no
-waiting.
+Alone here: what counts as the same, and when it is not worth looking. Invariant: events have the
+same number only if their values have the same bytes. Pure: no I/O, no waiting.
 """
 
 from __future__ import annotations
@@ -12,6 +11,8 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+
+from ..store.compact_rows import words_of
 
 __all__ = ["Repeats"]
 
@@ -34,10 +35,8 @@ class Repeats:
 
     def __init__(self, fresh: Iterator[int]) -> None:
         self._fresh = fresh
-        #: of the last event: number and bytes of its value
-        self._number, self._last = 0, b""
-        #: the answer for one more event with that value
-        self._one = np.zeros(1, np.int64)
+        #: of the last event: bytes of its value, and the answer for one more event with it
+        self._known = (b"", np.zeros(1, np.int64))
         self._n_events = self._n_values = 0
 
     @property
@@ -45,8 +44,28 @@ class Repeats:
         """Whether values repeat often enough, as far as is known."""
         return self._n_events < LEAST_EVENTS or self._n_values * LEAST_PER_VALUE <= self._n_events
 
+    def forget(self) -> None:
+        """The next value is a new one, whatever it is."""
+        self._known = (b"", np.zeros(1, np.int64))
+
+    def new_ones(self, values: AnyArray) -> list[int]:
+        """Events with another value than the one before.
+
+        Parameters
+        ----------
+        values
+            Shape (n, ...), with at least one byte per event.
+        """
+        if not len(values):
+            return []
+        starts = [0] if values[0].tobytes() != self._known[0] else []
+        if len(values) > 1 and values.strides[0]:  # else one is broadcast
+            words = words_of(values)
+            starts += (np.flatnonzero((words[1:] != words[:-1]).any(axis=1)) + 1).tolist()
+        return starts
+
     def numbers(
-        self, values: AnyArray, send: Callable[[int, bytes], None]
+        self, values: AnyArray, new_ones: list[int], send: Callable[[int, bytes], None]
     ) -> npt.NDArray[np.int64]:
         """The number of each event's value.
 
@@ -54,33 +73,20 @@ class Repeats:
         ----------
         values
             Shape (n, ...).
+        new_ones
+            As the method gives them.
         send
-            Called with number and bytes of each new value. If it raises, that value counts as new
-            when it comes again.
+            Called with number and bytes of each new value. What it raises is raised; values that
+            were sent before that are known.
         """
-        if not len(values):
-            return np.empty(0, np.int64)
         self._n_events += len(values)
-        starts = []
-        if values[0].tobytes() != self._last:
-            starts.append(0)
-        if len(values) > 1 and values.strides[0]:  # else one is broadcast
-            words = _words(values)
-            starts += (np.flatnonzero((words[1:] != words[:-1]).any(axis=1)) + 1).tolist()
-        elif not starts and len(values) == 1:
-            return self._one
-        found = np.full(len(values), self._number)
-        for start in starts:
+        if len(values) == 1 and not new_ones:
+            return self._known[1]
+        found = np.full(len(values), self._known[1][0])
+        for start in new_ones:
             number, data = next(self._fresh), values[start].tobytes()
             send(number, data)
-            self._number, self._last = number, data
+            self._known = (data, np.full(1, number))
             found[start:] = number
             self._n_values += 1
-        self._one = np.full(1, self._number)
         return found
-
-
-def _words(values: AnyArray) -> AnyArray:
-    """The bytes of the values as numbers that are as wide as possible, shape (n, ...)."""
-    flat = np.ascontiguousarray(values).reshape(len(values), -1).view(np.uint8)
-    return flat.view(np.uint64) if flat.shape[1] % 8 == 0 else flat
