@@ -25,7 +25,6 @@ from dcwrite import (
     QueueWriterThread,
     WriterDiedError,
 )
-from dcwrite.stream.collector import Collector
 from dcwrite.stream.lanes import Word
 from dcwrite.stream.packing import Form, PackedEvents
 from dcwrite.stream.producer import Producer
@@ -34,6 +33,7 @@ from dcwrite.stream.runs import PackedRun
 
 from .queue_workers import put_backgrounds_and_die, put_with_backgrounds, with_backgrounds
 from .streams import RESULT_TIMEOUT_S, read
+from .test_runs import collected
 
 SPAWN = multiprocessing.get_context("spawn")
 #: 1120 bytes, which is enough for the compact forms; the mask has a last byte that is not full.
@@ -139,7 +139,14 @@ def test_batches_are_those_of_any_queue(
             for item in put.items():
                 plain.put(item)
         found, expected = [
-            collected(source, counts, threshold, memory_budget) for source in (shared, plain)
+            [
+                batch
+                for batch in collected(
+                    source, counts, threshold, frame_info=True, memory_budget=memory_budget
+                )
+                if batch[1]
+            ]
+            for source in (shared, plain)
         ]
     finally:
         for producer in producers:
@@ -152,22 +159,6 @@ def test_batches_are_those_of_any_queue(
         )
         assert ours.dtype == theirs.dtype
         np.testing.assert_array_equal(ours, theirs)
-
-
-def collected(source: Any, counts: Any, threshold: int, memory_budget: int) -> list[Any]:
-    batches: list[Any] = []
-    Collector(
-        source,
-        counts,
-        write_threshold=threshold,
-        put_batch=lambda ev, *numbers: batches.append(
-            ({feat: np.array(value) for feat, value in ev.items()}, *numbers)
-        ),
-        check=lambda: None,
-        stall_timeout=20,
-        memory_budget=memory_budget,
-    ).run()
-    return [batch for batch in batches if batch[1]]
 
 
 def test_what_a_caller_sees(event_queue: EventQueue) -> None:

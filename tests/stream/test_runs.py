@@ -114,7 +114,7 @@ def test_batches_are_the_same_as_without_runs(
         assert_same(ours, theirs)
 
 
-def collected(source: Any, counts: Any, threshold: int, frame_info: bool) -> list[Any]:
+def collected(source: Any, counts: Any, threshold: int, frame_info: bool, **options: Any) -> Any:
     """Batches, copied, as their memory is used again."""
     batches: list[Any] = []
     Collector(
@@ -127,6 +127,7 @@ def collected(source: Any, counts: Any, threshold: int, frame_info: bool) -> lis
         check=lambda: None,
         stall_timeout=20,
         frame_info=frame_info,
+        **options,
     ).run()
     return batches
 

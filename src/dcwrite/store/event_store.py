@@ -295,7 +295,7 @@ class EventStore:
             self._store_background(self.background, data)
         else:
             array, dataset = self._fit(feat, _to_append(feat, data), group_name)
-            self._append(feat, array, dataset, group_name, is_ours=_is_converted(array, data))
+            self._append(feat, array, dataset, group_name, is_ours=_is_ours(array, data))
 
     def _store_background(self, background: BackgroundBasin, data: Any) -> None:
         """Only backgrounds that differ from the one before, and the mapping to them."""
@@ -374,8 +374,7 @@ class EventStore:
             if self.visible:
                 dataset.append_visible(as_array(array), self._pool)
             else:
-                is_kept = self._borrow or is_ours or isinstance(array, CompactRows)
-                dataset.append_deferred(array, self._behind, borrow=is_kept)
+                dataset.append_deferred(array, self._behind, borrow=self._borrow or is_ours)
         except OSError:
             self._file.failed = True
             raise
@@ -609,11 +608,10 @@ def _encode_bundle(
     return [dataset.encode(rows) for dataset, rows in bundle]
 
 
-def _is_converted(array: AnyRows, data: Any) -> bool:
-    """Whether an array was made of the caller's (a mask of bool) and shares nothing with it."""
+def _is_ours(array: AnyRows, data: Any) -> bool:
+    """Whether nobody else can change rows: an array made of the caller's (a mask), or compact."""
+    if isinstance(array, CompactRows):
+        return True
     return (
-        array is not data
-        and isinstance(array, np.ndarray)
-        and isinstance(data, np.ndarray)
-        and not np.may_share_memory(array, data)
+        array is not data and isinstance(data, np.ndarray) and not np.may_share_memory(array, data)
     )

@@ -600,21 +600,19 @@ class PackedEvents(Mapping[str, Any]):
 
     def own_shared(self) -> dict[int, npt.NDArray[np.uint8]]:
         """The shared values that these events have."""
-        numbers: set[int] = set()
-        if self.layout.shared:
-            for column, stored in zip(self.layout.arrays, self.stored, strict=True):
-                if column.form is Form.SHARED:
-                    numbers.update(stored.tolist())
+        numbers = {number for found in self._shared_numbers() for number in found.tolist()}
         return {number: self.shared[number] for number in sorted(numbers)}
 
     def last_shared(self) -> int | None:
         """The smallest number of a shared value that the last event has; None: it has none."""
-        numbers = [
-            int(stored[-1])
-            for column, stored in zip(self.layout.arrays, self.stored, strict=True)
-            if column.form is Form.SHARED and self.n_events
-        ]
-        return min(numbers, default=None)
+        if not self.n_events:
+            return None
+        return min((int(found[-1]) for found in self._shared_numbers()), default=None)
+
+    def _shared_numbers(self) -> list[AnyArray]:
+        """Of each feature that has some: the numbers of the events' shared values."""
+        columns = zip(self.layout.arrays, self.stored, strict=True)
+        return [stored for column, stored in columns if column.form is Form.SHARED]
 
     def unpacked(self) -> dict[str, Any]:
         """The events as they were packed, in memory of their own."""

@@ -166,13 +166,12 @@ class Producer:
         if len(counts) == 1:
             self.put((first, dict(events)), deadline_of(block, timeout))
             return
-        if self._put_block(
-            self._layouts.get(tuple(events)), first, counts, events, block, timeout
-        ):
+        known = self._layouts.get(tuple(events))
+        if self._put_block(known, first, counts, events, block, timeout):
             return
         found = analyse(events)
         layout = self._layout(found[0]) if found else None
-        if self._put_block(layout, first, counts, events, block, timeout):
+        if layout is not known and self._put_block(layout, first, counts, events, block, timeout):
             return
         half = len(counts) // 2
         stop = int(counts[:half].sum())
