@@ -9,6 +9,7 @@ import pytest
 from numcodecs.fletcher32 import Fletcher32
 from numcodecs.zstd import Zstd
 
+from dcwrite.store import zstd
 from dcwrite.store.encoder import (
     COMPARE_PERIOD,
     MOST_LARGER,
@@ -22,8 +23,9 @@ from dcwrite.store.zstd import (
     SMALL_BYTES,
     Way,
     compress,
-    compress_lean,
     compress_together,
+    lean_ways,
+    own_way,
 )
 
 SIZES = sorted(
@@ -87,25 +89,81 @@ def noisy_images(slope: float) -> np.ndarray:
 
 def test_lean_parameters_keep_the_size_of_the_level() -> None:
     codec, chunk = ChunkCodec(5, fletcher32=False), noisy_images(40)
-    exact = len(compress(chunk.reshape(-1), 5))
+    ways = lean_ways(5, chunk.shape[1:], chunk.itemsize, chunk.nbytes)
+    assert ways[-1] == Way(5)
+    smallest = min(len(compress(chunk.reshape(-1), way)) for way in ways)
     for _ in range(2):
         stored = bytes(codec.encode(chunk))
-        assert len(stored) <= (1 + MOST_LARGER) * exact
+        assert len(stored) <= (1 + MOST_LARGER) * smallest
         np.testing.assert_array_equal(codec.decode(stored, chunk.dtype, chunk.shape), chunk)
 
 
 def test_lean_parameters_are_left_where_they_cost_size() -> None:
-    chunk = noisy_images(0)
-    exact, lean = (function(chunk.reshape(-1), 5) for function in (compress, compress_lean))
-    assert len(lean) > (1 + MOST_LARGER) * len(exact)
+    """Long matches, as in a text, are what levels are made for."""
+    rng = np.random.default_rng(8)
+    words = [rng.bytes(rng.integers(3, 12)) for _ in range(3000)]
+    text = b"".join(words[n] for n in rng.zipf(1.3, 100_000) if n < len(words))[: 5 * 200 * 320]
+    chunk = np.frombuffer(text, np.uint8).reshape(5, 200, 320)
+    *lean, exact = (
+        len(compress(chunk.reshape(-1), way)) for way in lean_ways(5, (200, 320), 1, chunk.nbytes)
+    )
+    assert all(size > (1 + MOST_LARGER) * exact for size in lean)
     codec = ChunkCodec(5, fletcher32=False)
     for _ in range(3):
-        assert len(codec.encode(chunk)) == len(exact)
+        assert len(codec.encode(chunk)) == exact
+
+
+def test_the_fastest_of_the_small_ways() -> None:
+    chunk = noisy_images(40)
+    ways = lean_ways(5, chunk.shape[1:], 1, chunk.nbytes)
+    sizes = {way: len(compress(chunk.reshape(-1), way)) for way in ways}
+    codec = ChunkCodec(5, fletcher32=False)
+    codec.encode(chunk)
+    taken = codec.way_together(chunk.nbytes)
+    assert taken is not None
+    most = (1 + MOST_LARGER) * min(sizes.values())
+    assert sizes[taken] <= most
+    assert all(sizes[way] > most for way in ways[: ways.index(taken)])
+
+
+@pytest.mark.parametrize(
+    ("item_shape", "itemsize", "expected"),
+    [
+        pytest.param((80, 320), 1, [6400, 3200, 1600], id="320 wide"),
+        pytest.param((80, 400), 1, [6400, 3200, 1600], id="400 wide"),
+        pytest.param((80, 250), 1, [5000, 4000, 2000], id="rows of 250"),
+        pytest.param((100, 1010), 1, [5050, 4040, 2020], id="rows of 1010"),
+        pytest.param((97, 320), 1, [6400, 3200, 1600], id="prime height"),
+        pytest.param((10, 20), 1, [6400, 3200, 1600], id="smaller than a block"),
+        pytest.param((80, 320), 2, [6400, 3200, 1280], id="uint16"),
+        pytest.param((80, 5000), 1, [5000], id="rows larger than blocks"),
+        pytest.param((3, 200_000), 1, [], id="rows larger than Zstandard's"),
+        pytest.param((1, 1), 1, [6400, 3200, 1600], id="one pixel"),
+        pytest.param((0, 320), 1, [], id="no rows"),
+    ],
+)
+def test_blocks_hold_whole_rows(
+    item_shape: tuple[int, int], itemsize: int, expected: list[int]
+) -> None:
+    sizes = zstd._sizes_of_blocks(item_shape, itemsize, (6400, 3200, 1600))
+    assert sizes == expected
+
+
+@pytest.mark.parametrize("level", sorted(LEAN_LEVELS))
+@pytest.mark.parametrize("item_shape", [(), (177,), (80, 320), (7, 11), (3, 2, 50), (1, 9000)])
+def test_all_ways_are_opened_by_every_reader(level: int, item_shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(7)
+    chunk = rng.integers(0, 40, (10, *item_shape), dtype=np.uint8)
+    for n_bytes in (chunk.nbytes, SMALL_BYTES + 1):  # of larger chunks as well
+        for way in lean_ways(level, item_shape, 1, n_bytes):
+            frame = bytes(compress(chunk.reshape(-1), way))
+            assert zstd_content_size(frame) == chunk.nbytes
+            assert Zstd().decode(frame) == chunk.tobytes()
 
 
 def test_exact_is_the_level_itself() -> None:
     chunk = noisy_images(40)
-    exact = bytes(compress(chunk.reshape(-1), 5))
+    exact = bytes(compress(chunk.reshape(-1), Way(5)))
     codec = ChunkCodec(5, fletcher32=False, exact=True)
     assert bytes(codec.anew().encode(chunk)) == bytes(codec.encode(chunk)) == exact
     assert bytes(ChunkCodec(5, fletcher32=False).encode(chunk)) != exact
@@ -115,10 +173,8 @@ def test_exact_is_the_level_itself() -> None:
 @pytest.mark.parametrize("n_bytes", [1, 8000, 300_000])
 def test_frames_hold_their_size(level: int, n_bytes: int) -> None:
     data = np.random.default_rng(3).integers(0, 9, n_bytes, dtype=np.uint8)
-    frames = [compress(data, level)]
-    if level in LEAN_LEVELS:
-        frames.append(compress_lean(data, level))
-    for frame in map(bytes, frames):
+    for way in lean_ways(level, (10, 100), 1, n_bytes):
+        frame = bytes(compress(data, way))
         assert zstd_content_size(frame) == n_bytes
         assert Zstd().decode(frame) == data.tobytes()
 
@@ -151,15 +207,10 @@ def test_chunks_in_one_call_are_the_same_frames() -> None:
     large = [noisy_images(slope).reshape(-1) for slope in (0, 40, 80)]
     for level in (1, 2, 3, 4, 5, 9):
         for pieces in (small, large):
-            is_small = pieces is small
-            frames = compress_together(pieces, Way(level, is_lean=False, is_small=is_small))
-            assert [bytes(frame) for frame in frames] == [
-                bytes(compress(p, level)) for p in pieces
-            ]
-            if level in LEAN_LEVELS:
-                frames = compress_together(pieces, Way(level, is_lean=True, is_small=is_small))
+            for way in lean_ways(level, (80, 320), 1, pieces[0].nbytes):
+                frames = compress_together(pieces, way)
                 assert [bytes(frame) for frame in frames] == [
-                    bytes(compress_lean(p, level)) for p in pieces
+                    bytes(compress(piece, way)) for piece in pieces
                 ]
 
 
@@ -168,7 +219,7 @@ def test_chunks_in_one_call_are_the_same_frames() -> None:
     [
         pytest.param(np.random.default_rng(4).random(1000), False, id="small"),
         pytest.param(noisy_images(40), False, id="large-lean"),
-        pytest.param(noisy_images(0), False, id="large-not-lean"),
+        pytest.param(noisy_images(0), False, id="large-flat"),
         pytest.param(noisy_images(40), True, id="exact"),
     ],
 )
@@ -184,16 +235,37 @@ def test_a_way_gives_what_encode_gives(rows: np.ndarray, exact: bool) -> None:
 def test_chunks_are_compared_now_and_then() -> None:
     codec = ChunkCodec(5, fletcher32=False)
     rows = np.random.default_rng(4).random(1000)
-    lean = Way(5, is_lean=True, is_small=True)
-    assert codec.way_together(rows.nbytes) is None  # the first one is encoded in both ways
+    lean = Way(3, is_small=True)
+    assert codec.way_together(rows.nbytes) is None  # the first one is encoded in all ways
     codec.encode(rows)
     taken = [codec.way_together(rows.nbytes) for _ in range(COMPARE_PERIOD)]
     assert taken.count(lean) == COMPARE_PERIOD - 1
-    assert codec.way_together(rows.nbytes) is None  # until one was compared
-    codec.encode(rows)
-    assert codec.way_together(rows.nbytes) == lean
-    assert codec.way_together(SMALL_BYTES + 1) == lean._replace(is_small=False)
+    assert taken[-1] is None
+    assert codec.way_together(rows.nbytes) == lean  # others go on, until one was compared
+    flat = np.zeros(1000)
+    own = Way(5, is_small=True)
+    sizes = {way: len(compress(flat.view(np.uint8), way)) for way in (lean, own)}
+    codec.encode(flat)
+    is_lean = sizes[lean] <= (1 + MOST_LARGER) * min(sizes.values())
+    assert codec.way_together(rows.nbytes) == (lean if is_lean else own)
+    assert codec.way_together(SMALL_BYTES + 1) is None
     assert codec.way_together(rows.nbytes, 1) is None
     exact = ChunkCodec(5, fletcher32=False, exact=True)
-    assert exact.way_together(rows.nbytes) == Way(5, is_lean=False, is_small=True)
+    assert exact.way_together(rows.nbytes) == own_way(5, rows.nbytes) == Way(5, is_small=True)
     assert ChunkCodec(None, fletcher32=True).way_together(rows.nbytes) is None
+
+
+def test_data_that_change_get_another_way() -> None:
+    codec = ChunkCodec(5, fletcher32=False)
+    images = noisy_images(40).transpose(0, 2, 1).copy()  # each few rows have other values
+    masks = np.zeros_like(images)
+    masks[:, 100:150, 20:50] = 255
+    codec.encode(images)
+    before = codec.way_together(images.nbytes)
+    for _ in range(COMPARE_PERIOD):
+        codec.encode(masks)
+    after = codec.way_together(images.nbytes)
+    assert before is not None
+    assert after is not None
+    sizes = [len(compress(masks.reshape(-1), way)) for way in (before, after)]
+    assert sizes[1] < sizes[0]

@@ -16,13 +16,12 @@ from dcwrite.store import zstd, zstd_library
 from dcwrite.store.checksum import FLETCHER32_BYTES, with_fletcher32
 from dcwrite.store.encoder import ChunkCodec, zstd_content_size
 from dcwrite.store.zstd import (
-    CUTTING_SEARCH,
     LEAN_LEVELS,
     SMALL_BYTES,
     Way,
     compress,
-    compress_lean,
     compress_together,
+    lean_ways,
 )
 from dcwrite.store.zstd_library import (
     ROOM_BYTES,
@@ -32,7 +31,9 @@ from dcwrite.store.zstd_library import (
     find_library,
 )
 
-LIBRARY = find_library(CUTTING_SEARCH)
+LIBRARY = zstd._library()
+#: What only the library can do.
+BLOCKS = {Parameter.STRATEGY: 1, Parameter.BLOCK_BYTES: 1024}
 needs_library = pytest.mark.skipif(LIBRARY is None, reason="no Zstandard with callable functions")
 
 
@@ -52,15 +53,13 @@ def without_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def all_ways() -> list[Way]:
-    return [
-        *(Way(level, is_lean=True, is_small=False) for level in LEAN_LEVELS),
-        *(Way(level, is_lean=False, is_small=False) for level in (1, 3, 5, 9, 19)),
-    ]
+    found = [way for level in LEAN_LEVELS for way in lean_ways(level, (80, 320), 1, 1 << 20)]
+    return list(dict.fromkeys([*found, Way(9), Way(19)]))
 
 
 def frames_of(rows: np.ndarray, way: Way) -> list[bytes]:
     data = rows.reshape(-1).view(np.uint8)
-    one = (compress_lean if way.is_lean else compress)(data, way.level)
+    one = compress(data, way)
     return [bytes(one), *map(bytes, compress_together([data, data[:30_000]], way))]
 
 
@@ -81,9 +80,11 @@ def test_every_reader_opens_it(way: Way, tmp_path: Path) -> None:
 
 
 @needs_library
-@pytest.mark.parametrize("way", [way for way in all_ways() if way.level > 1 or not way.is_lean])
+@pytest.mark.parametrize(
+    "way", [way for way in all_ways() if way.search is None or not way.search.needs_library]
+)
 def test_the_same_bytes_either_way(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same version and parameters; only the lean level 1 has others."""
+    """The same version and parameters."""
     rows = noisy_images(8)
     ours = frames_of(rows, way)
     monkeypatch.setattr(zstd, "_library", lambda: None)
@@ -94,22 +95,36 @@ def test_the_same_bytes_either_way(way: Way, monkeypatch: pytest.MonkeyPatch) ->
 @needs_library
 def test_the_cutting_search_is_as_small(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = noisy_images()
-    way = Way(1, is_lean=True, is_small=False)
+    way, own = lean_ways(1, (80, 320), 1, rows.nbytes)
     ours = len(frames_of(rows, way)[0])
-    exact = len(frames_of(rows, Way(1, is_lean=False, is_small=False))[0])
+    exact = len(frames_of(rows, own)[0])
     monkeypatch.setattr(zstd, "_library", lambda: None)
     monkeypatch.setattr(zstd, "_compressors", zstd._Compressors())
+    way, own = lean_ways(1, (80, 320), 1, rows.nbytes)
     theirs = len(frames_of(rows, way)[0])
     assert ours <= 1.01 * theirs
     assert ours < 0.97 * exact
 
 
+@needs_library
+def test_blocks_of_rows_are_smaller() -> None:
+    """More light in some rows than in others: each few rows have symbols of their own."""
+    rows = noisy_images()
+    *blocks, lean, own = lean_ways(5, (80, 320), 1, rows.nbytes)
+    assert [way.search.block_bytes for way in blocks if way.search] == [6400, 3200, 1600]
+    size = min(len(frames_of(rows, way)[0]) for way in blocks)
+    assert size < len(frames_of(rows, lean)[0])
+    assert size < len(frames_of(rows, own)[0])
+
+
 @pytest.mark.usefixtures("without_library")
-@pytest.mark.parametrize("way", all_ways(), ids=str)
-def test_without_the_functions(way: Way) -> None:
+@pytest.mark.parametrize("level", sorted(LEAN_LEVELS))
+def test_without_the_functions(level: int) -> None:
     rows = noisy_images(4)
-    for frame in frames_of(rows, way)[:2]:
-        assert Zstd().decode(frame) == rows.tobytes()
+    for way in lean_ways(level, (80, 320), 1, rows.nbytes):
+        assert way.search is None or not way.search.needs_library
+        for frame in frames_of(rows, way)[:2]:
+            assert Zstd().decode(frame) == rows.tobytes()
 
 
 @pytest.mark.parametrize("level", [1, 5])
@@ -119,7 +134,7 @@ def test_without_the_functions(way: Way) -> None:
 def test_the_checksum_goes_into_the_room(level: int, fletcher32: bool, rows: np.ndarray) -> None:
     data = rows.reshape(-1)
     assert data.nbytes > SMALL_BYTES
-    frame = bytes(compress(data, level))
+    frame = bytes(compress(data, Way(level)))
     codec = ChunkCodec(level, fletcher32=fletcher32, exact=True)
     stored = codec.encode(rows)
     assert bytes(stored) == (bytes(with_fletcher32(frame)) if fletcher32 else frame)
@@ -142,11 +157,12 @@ def test_frames_keep_little_memory() -> None:
 @needs_library
 def test_threads_have_compressors_of_their_own() -> None:
     data = noisy_images(6).reshape(-1)
-    expected = bytes(compress_lean(data, 1))
+    way = lean_ways(1, (80, 320), 1, data.nbytes)[0]
+    expected = bytes(compress(data, way))
     found: list[bytes] = []
 
     def work() -> None:
-        found.extend(bytes(compress_lean(data, 1)) for _ in range(30))
+        found.extend(bytes(compress(data, way)) for _ in range(30))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -160,7 +176,7 @@ def test_threads_have_compressors_of_their_own() -> None:
 def test_parts_of_arrays_are_refused() -> None:
     """C would read what lies in between."""
     with pytest.raises(ValueError, match="contiguous"):
-        compress(np.zeros(100_000, np.uint8)[::2], 3)
+        compress(np.zeros(100_000, np.uint8)[::2], Way(3))
 
 
 @needs_library
@@ -168,16 +184,17 @@ def test_unknown_parameters() -> None:
     assert LIBRARY is not None
     with pytest.raises(ValueError, match="parameter 99999 cannot be 1"):
         LibraryCompressor(LIBRARY, {99999: 1})
-    assert find_library({99999: 1}) is None
+    assert find_library([BLOCKS, {99999: 1}]) is None
+    assert find_library([BLOCKS]) is not None
 
 
 def test_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """Modules that are not there, are no libraries, or are too old."""
     monkeypatch.setattr(zstd_library, "_MODULES", ("no_such_package.module", "json", "_struct"))
-    assert find_library(CUTTING_SEARCH) is None
+    assert find_library([BLOCKS]) is None
     monkeypatch.undo()
     monkeypatch.setattr(zstd_library, "_LEAST_VERSION", 10**9)
-    assert find_library(CUTTING_SEARCH) is None
+    assert find_library([BLOCKS]) is None
 
 
 @pytest.mark.usefixtures("without_library")

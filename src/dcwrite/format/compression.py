@@ -37,8 +37,8 @@ class Compression:
         Whether each chunk ends with a Fletcher-32 checksum.
     exact
         Whether to use Zstandard's own parameters of the level only. Else levels 1 to 5 may use
-        others that make chunks as small in less time; features for which they do not (by 1.5 %)
-        are noticed while they are written.
+        others that make chunks as small in less time, or smaller; what does for a feature is
+        compared while it is written (within 1.5 % of the smallest).
     """
 
     level: int | None = ARCHIVE_LEVEL

@@ -1,6 +1,6 @@
 """Chunks to bytes: Zstandard and Fletcher-32 on a pool of threads, outside HDF5's lock.
 
-Alone here: which filter pipelines have a fast path, when lean parameters are used, and how many
+Alone here: which filter pipelines have a fast path, which way of a level is taken, and how many
 threads are useful. Invariant: the bytes are what HDF5's own filters accept, and no dataset is
 larger than its level makes it by more than `MOST_LARGER`, as far as chunks were compared.
 """
@@ -29,17 +29,17 @@ from .checksum import (
     without_fletcher32,
 )
 from .hdf5 import dataset_filters
-from .zstd import LEAN_LEVELS, SMALL_BYTES, Frame, Way, compress, compress_lean
+from .zstd import LEAN_LEVELS, SMALL_BYTES, Frame, Way, compress, lean_ways, own_way
 from .zstd_library import RoomyFrame
 
 __all__ = ["ChunkCodec", "EncoderPool", "require_count", "usable_cpus", "zstd_content_size"]
 
 #: hdf5plugin's default level when a dataset's filter names none.
 _PLUGIN_DEFAULT_LEVEL: Final = 3
-#: By what part a chunk may be larger than its level makes it, for the sake of speed.
+#: By what part a chunk may be larger than in the smallest way, for the sake of speed.
 MOST_LARGER: Final = 0.015
-#: The first chunk of a dataset, and then one of that many, is encoded in both ways and compared.
-COMPARE_PERIOD: Final = 256
+#: The first chunk of a dataset, and then one of that many, is encoded in all ways and compared.
+COMPARE_PERIOD: Final = 512
 
 
 def usable_cpus() -> int:
@@ -78,8 +78,10 @@ class ChunkCodec:
         self.fletcher32 = fletcher32
         self.exact = exact
         self._zstd = Zstd(level=1)  # decodes all levels
-        #: level -> whether lean parameters do for these data; absent: not compared yet
-        self._is_lean: dict[int, bool] = {}
+        #: level, whether chunks are small -> what does for these data; absent: not compared yet
+        self._ways: dict[tuple[int, bool], Way] = {}
+        #: of which the next chunk that is encoded alone is compared again
+        self._due: set[tuple[int, bool]] = set()
         self._comparing = threading.Lock()
         self._numbers = itertools.count()
 
@@ -150,15 +152,15 @@ class ChunkCodec:
         """
         data: Any = chunk.reshape(-1).view(np.uint8)
         if self.level is not None:
-            data = self._compress(data, self.level if level is None else level)
+            data = self._compress(chunk, self.level if level is None else level)
         return self.finish(data)
 
-    def way_together(self, nbytes: int, level: int | None = None) -> Way | None:
+    def way_together(self, n_bytes: int, level: int | None = None) -> Way | None:
         """How a chunk is compressed beside others, by `compress_together`; it then has to be.
 
         Parameters
         ----------
-        nbytes
+        n_bytes
             Size of the chunk.
         level
             As for `encode`.
@@ -166,23 +168,26 @@ class ChunkCodec:
         Returns
         -------
         Way or None
-            None: it is not compressed, takes long, or has to be encoded in both ways and compared.
+            None: it is not compressed, takes long, or has to be encoded in all ways and compared.
         """
         if self.level is None:
             return None
         level = self.level if level is None else level
-        is_small = nbytes <= SMALL_BYTES
-        if not is_small and level not in LEAN_LEVELS:
+        if n_bytes > SMALL_BYTES and level not in LEAN_LEVELS:
             return None  # it takes long, and each call has compressors of its own, large ones
+        return self._way(n_bytes, level)
+
+    def _way(self, n_bytes: int, level: int) -> Way | None:
+        """How a chunk is compressed; None: in all ways, to compare them."""
+        own = own_way(level, n_bytes)
         if self.exact or level not in LEAN_LEVELS:
-            return Way(level, is_lean=False, is_small=is_small)
-        is_lean = self._is_lean.get(level)
-        if is_lean is None:
+            return own
+        key = level, own.is_small
+        known = self._ways.get(key)
+        if known is not None and next(self._numbers) % COMPARE_PERIOD == COMPARE_PERIOD - 1:
+            self._due.add(key)  # others go on as before
             return None
-        if next(self._numbers) % COMPARE_PERIOD == COMPARE_PERIOD - 1:
-            self._is_lean.pop(level, None)  # `encode` will compare
-            return None
-        return Way(level, is_lean, is_small)
+        return known
 
     def finish(self, frame: Any) -> memoryview:
         """Bytes of a chunk as they stand in the file, made of its frame, which is given away."""
@@ -190,24 +195,29 @@ class ChunkCodec:
             return append_fletcher32(frame.memory) if self.fletcher32 else frame.view
         return with_fletcher32(frame) if self.fletcher32 else memoryview(frame)
 
-    def _compress(self, data: npt.NDArray[np.uint8], level: int) -> Frame:
-        if self.exact or level not in LEAN_LEVELS:
-            return compress(data, level)
-        is_lean = self._is_lean.get(level)
-        if is_lean is None:
-            with self._comparing:  # who comes meanwhile waits for the answer
-                is_lean = self._is_lean.get(level)
-                if is_lean is None:
-                    return self._compare(data, level)
-        if next(self._numbers) % COMPARE_PERIOD == COMPARE_PERIOD - 1:
-            return self._compare(data, level)
-        return compress_lean(data, level) if is_lean else compress(data, level)
+    def _compress(self, chunk: npt.NDArray[Any], level: int) -> Frame:
+        data = chunk.reshape(-1).view(np.uint8)
+        key = level, own_way(level, chunk.nbytes).is_small
+        way = None if key in self._due else self._way(chunk.nbytes, level)
+        if way is not None:
+            return compress(data, way)
+        if key in self._ways:
+            self._due.discard(key)
+            return self._compare(chunk, level)
+        with self._comparing:  # who comes meanwhile waits for the answer
+            if key not in self._ways:
+                return self._compare(chunk, level)
+        return compress(data, self._ways[key])
 
-    def _compare(self, data: npt.NDArray[np.uint8], level: int) -> Frame:
-        """Encode in both ways, and go on with the better one."""
-        exact, lean = compress(data, level), compress_lean(data, level)
-        self._is_lean[level] = len(lean) <= (1 + MOST_LARGER) * len(exact)
-        return lean if self._is_lean[level] else exact
+    def _compare(self, chunk: npt.NDArray[Any], level: int) -> Frame:
+        """Encode in all ways, and go on with the fastest of those that are about the smallest."""
+        data = chunk.reshape(-1).view(np.uint8)
+        ways = lean_ways(level, chunk.shape[1:], chunk.itemsize, chunk.nbytes)
+        frames = {way: compress(data, way) for way in ways}
+        most = (1 + MOST_LARGER) * min(map(len, frames.values()))
+        way = next(way for way in ways if len(frames[way]) <= most)
+        self._ways[level, way.is_small] = way
+        return frames[way]
 
     def decode(
         self, stored: bytes, dtype: np.dtype[Any], shape: tuple[int, ...]

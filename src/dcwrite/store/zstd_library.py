@@ -5,17 +5,17 @@ make is a frame that any reader of Zstandard opens; a library that does not know
 does not prove this on a sample, is not used.
 
 python-zstandard's wheels bring Zstandard 1.5.7 a second time, for its other backend, and the
-functions of that one can be called. Two parameters stand in the part of zstd.h that packages leave
-out: how closely Zstandard looks for places to cut a frame into blocks, each of which has a table
-of symbols, and that it codes symbols also where the search skips much
-(docs/decisions/0026-less-to-copy.md).
+functions of that one can be called. Three parameters stand in the part of zstd.h that packages
+leave out: how closely Zstandard looks for places to cut a frame into blocks, each of which has a
+table of symbols, how large these are at most, and that it codes symbols also where the search
+skips much (docs/decisions/0026-less-to-copy.md, docs/decisions/0027-blocks-of-rows.md).
 """
 
 from __future__ import annotations
 
 import ctypes
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -44,6 +44,8 @@ class Parameter:
     MIN_MATCH, TARGET_LENGTH, STRATEGY = 105, 106, 107
     #: ZSTD_c_literalCompressionMode: 1 (ZSTD_ps_enable) codes symbols in any case
     LITERALS = 1002
+    #: ZSTD_c_maxBlockSize
+    BLOCK_BYTES = 1015
     #: ZSTD_c_blockSplitterLevel: 1 (never cut) to 6 (look closely); 0: as the search has it
     BLOCK_SPLITTER = 1017
 
@@ -173,8 +175,13 @@ def _libraries() -> Iterator[ctypes.CDLL]:
                 yield _declared(ctypes.CDLL(spec.origin))
 
 
-def find_library(parameters: Mapping[int, int]) -> ctypes.CDLL | None:
+def find_library(needed: Iterable[Mapping[int, int]]) -> ctypes.CDLL | None:
     """A library that is new enough, knows the parameters, and compresses a sample well.
+
+    Parameters
+    ----------
+    needed
+        Parameters that are used together.
 
     Returns
     -------
@@ -183,11 +190,15 @@ def find_library(parameters: Mapping[int, int]) -> ctypes.CDLL | None:
     """
     rng = np.random.default_rng(0)
     sample = np.repeat(rng.integers(0, 60, 50_000, dtype=np.uint8), 4)
+    tried = list(needed)
     for library in _libraries():
         if library.ZSTD_versionNumber() < _LEAST_VERSION:
             continue
         with suppress(MemoryError, RuntimeError, ValueError):
-            frame = LibraryCompressor(library, parameters).compress(sample)
-            if len(frame) < len(sample) and Zstd().decode(bytes(frame)) == sample.tobytes():
+            frames = [LibraryCompressor(library, one).compress(sample) for one in tried]
+            if all(
+                len(frame) < len(sample) and Zstd().decode(bytes(frame)) == sample.tobytes()
+                for frame in frames
+            ):
                 return library
     return None
