@@ -5,6 +5,9 @@ ratio and the speed of `image`, `image_bg` and `mask`. Real recordings are read 
 ``../shared/data`` beside the repository, where that folder exists; without it only the
 simulated ones are shown. "unique" counts each camera frame once.
 
+A second table has the ways in which dcwrite may encode a chunk at level 5 (and the lean one of
+level 1): size and time as parts of level 5's own.
+
 Run it with ``python benchmarks/compressibility.py``.
 """
 
@@ -23,6 +26,7 @@ from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
 
 from dcwrite.simulate import SimulatedRecording, SimulationSettings, tile_with_noise
+from dcwrite.store.zstd import Way, compress, lean_ways
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 FEATURES = ("image", "image_bg", "mask")
@@ -34,16 +38,8 @@ Images = NDArray[np.uint8]
 
 
 def measure(images: Images) -> tuple[float, float, int]:
-    """Return compression ratio, speed [MB/s] and images per chunk.
-
-    An unfinished last chunk is left out unless it is the only one.
-    """
-    n_chunk = max(10, min(1000, CHUNK_BYTES // images[0].nbytes))
-    n_whole = len(images) // n_chunk * n_chunk or len(images)
-    chunks = [
-        np.ascontiguousarray(images[start : min(start + n_chunk, n_whole)])
-        for start in range(0, n_whole, n_chunk)
-    ]
+    """Return compression ratio, speed [MB/s] and images per chunk."""
+    chunks = chunks_of(images)
     codec = Zstd(level=LEVEL)
     size_bytes = sum(chunk.nbytes for chunk in chunks)
     encoded_bytes, best_s = 0, float("inf")
@@ -51,7 +47,47 @@ def measure(images: Images) -> tuple[float, float, int]:
         start_s = time.perf_counter()
         encoded_bytes = sum(len(codec.encode(chunk)) for chunk in chunks)
         best_s = min(best_s, time.perf_counter() - start_s)
-    return size_bytes / encoded_bytes, size_bytes / best_s / 1e6, n_chunk
+    return size_bytes / encoded_bytes, size_bytes / best_s / 1e6, len(chunks[0])
+
+
+def chunks_of(images: Images) -> list[Images]:
+    """Cut images into whole chunks; an unfinished last one is left out, but for the only one."""
+    n_chunk = max(10, min(1000, CHUNK_BYTES // images[0].nbytes))
+    n_whole = len(images) // n_chunk * n_chunk or len(images)
+    return [
+        np.ascontiguousarray(images[start : min(start + n_chunk, n_whole)])
+        for start in range(0, n_whole, n_chunk)
+    ]
+
+
+def compare_ways(images: Images) -> list[tuple[Way, float, float]]:
+    """Return each way with size and time as parts of level 5's own, which is the last."""
+    chunks = [chunk.reshape(-1) for chunk in chunks_of(images)]
+    shape, n_bytes = images.shape[1:], chunks[0].nbytes
+    *lean, own = lean_ways(LEVEL, shape, images.itemsize, n_bytes)
+    ways = [*lean_ways(1, shape, images.itemsize, n_bytes)[:1], *lean, own]
+    sizes, best_s = {}, dict.fromkeys(ways, float("inf"))
+    for _ in range(REPEATS):
+        for way in ways:
+            start_s = time.perf_counter()
+            sizes[way] = sum(len(compress(chunk, way)) for chunk in chunks)
+            best_s[way] = min(best_s[way], time.perf_counter() - start_s)
+    return [(way, sizes[way] / sizes[own], best_s[way] / best_s[own]) for way in ways]
+
+
+def show_ways(name: str, images: Images) -> None:
+    """Print one line."""
+    found = []
+    for way, size, part in compare_ways(images):
+        search = way.search
+        if search is None:
+            text = "level 5"
+        elif search.cuts:
+            text = "level 1"
+        else:
+            text = f"blocks of {search.block_bytes}" if search.block_bytes else "4 bytes"
+        found.append(f"{text}: {size:.3f}, {part:.2f}")
+    print(f"{name[:34]:36}" + "; ".join(found))
 
 
 def real_recordings() -> Iterator[tuple[str, dict[str, Images]]]:
@@ -105,16 +141,23 @@ def show(name: str, images: dict[str, Images]) -> None:
 def main() -> None:
     """Print the table."""
     print(f"{'recording':36}{'feature':15}{'shape':12}{'n of chunk':>11}{'ratio':>11}{'MB/s':>9}")
+    unique = {}
     for name, images in real_recordings():
         show(name, images)
-        if "image_bg" in images:
-            tiled = tile_with_noise(images["image, unique"], 3 * len(images["image"]))
-            show(f"{name}, tiled", {"image, unique": tiled})
+        unique[name] = images["image, unique"]
+        tiled = tile_with_noise(images["image, unique"], max(128, 3 * len(images["image"])))
+        show(f"{name}, tiled", {"image, unique": tiled})
+        unique[f"{name}, tiled"] = tiled
     for shape, pixel_size_um in (((80, 320), 0.34), ((80, 400), 0.2645), ((80, 250), 0.34)):
         settings = SimulationSettings(
             image_shape=shape, pixel_size_um=pixel_size_um, frames=1200, seed=1
         )
-        show(f"simulated, {pixel_size_um} um/px", simulated_recording(settings))
+        images = simulated_recording(settings)
+        show(f"simulated, {pixel_size_um} um/px", images)
+        unique[f"simulated, {shape[0]} x {shape[1]}"] = images["image, unique"]
+    print("\nsize and time as parts of level 5's own; images, unique")
+    for name, stack in unique.items():
+        show_ways(name, stack)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def lengths(context: Context) -> Iterator[Row]:
             "events/s",
             ours=statistics.median(by_round[n_frames]),
             limited_by="writer's Python per event",
-            samples={"ours": by_round[n_frames]},
+            samples={"ours": [rate for found in rates[n_frames] for rate in found]},
         )
     parts = {
         n_frames: [rate / of_long for rate, of_long in zip(found, by_round[long], strict=True)]
@@ -69,7 +69,8 @@ def lengths(context: Context) -> Iterator[Row]:
         ratio=flatness,
         at_least=0.85,
         limited_by="start and end of the shortest",
-        note=f"medians of {context.rounds} rounds, in parts of the longest of the round",
+        note=f"medians of {context.rounds} rounds, as parts of the longest of the round",
+        samples={f"{n_frames:,} events": found for n_frames, found in parts.items()},
     )
     yield from many_chunks(context)
 

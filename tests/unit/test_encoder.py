@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
+import h5py
+import hdf5plugin
 import numpy as np
 import pytest
+import zstandard
 from numcodecs.fletcher32 import Fletcher32
 from numcodecs.zstd import Zstd
 
@@ -13,12 +17,14 @@ from dcwrite.store import zstd
 from dcwrite.store.encoder import (
     COMPARE_PERIOD,
     MOST_LARGER,
+    SOON_PERIOD,
     ChunkCodec,
     EncoderPool,
     usable_cpus,
     zstd_content_size,
 )
 from dcwrite.store.zstd import (
+    KEPT_COMPRESSORS,
     LEAN_LEVELS,
     SMALL_BYTES,
     Way,
@@ -131,34 +137,45 @@ def test_the_fastest_of_the_small_ways() -> None:
     [
         pytest.param((80, 320), 1, [6400, 3200, 1600], id="320 wide"),
         pytest.param((80, 400), 1, [6400, 3200, 1600], id="400 wide"),
-        pytest.param((80, 250), 1, [5000, 4000, 2000], id="rows of 250"),
+        pytest.param((80, 250), 1, [5000, 2500, 1250], id="rows of 250"),
         pytest.param((100, 1010), 1, [5050, 4040, 2020], id="rows of 1010"),
-        pytest.param((97, 320), 1, [6400, 3200, 1600], id="prime height"),
-        pytest.param((10, 20), 1, [6400, 3200, 1600], id="smaller than a block"),
+        pytest.param((97, 320), 1, [6080, 2880, 1600], id="prime height"),
+        pytest.param((10, 20), 1, [6000, 3000, 1600], id="smaller than a block"),
         pytest.param((80, 320), 2, [6400, 3200, 1280], id="uint16"),
         pytest.param((80, 5000), 1, [5000], id="rows larger than blocks"),
         pytest.param((3, 200_000), 1, [], id="rows larger than Zstandard's"),
-        pytest.param((1, 1), 1, [6400, 3200, 1600], id="one pixel"),
+        pytest.param((1, 1), 1, [6000, 3000, 1500], id="one pixel"),
+        pytest.param((50_000_000, 1), 1, [6250, 3125, 1600], id="very high"),
         pytest.param((0, 320), 1, [], id="no rows"),
     ],
 )
 def test_blocks_hold_whole_rows(
     item_shape: tuple[int, int], itemsize: int, expected: list[int]
 ) -> None:
-    sizes = zstd._sizes_of_blocks(item_shape, itemsize, (6400, 3200, 1600))
+    sizes = zstd._sizes_of_blocks(item_shape, itemsize, (6000, 3000, 1500))
     assert sizes == expected
 
 
 @pytest.mark.parametrize("level", sorted(LEAN_LEVELS))
 @pytest.mark.parametrize("item_shape", [(), (177,), (80, 320), (7, 11), (3, 2, 50), (1, 9000)])
-def test_all_ways_are_opened_by_every_reader(level: int, item_shape: tuple[int, ...]) -> None:
+def test_all_ways_are_opened_by_every_reader(
+    level: int, item_shape: tuple[int, ...], tmp_path: Path
+) -> None:
     rng = np.random.default_rng(7)
     chunk = rng.integers(0, 40, (10, *item_shape), dtype=np.uint8)
-    for n_bytes in (chunk.nbytes, SMALL_BYTES + 1):  # of larger chunks as well
-        for way in lean_ways(level, item_shape, 1, n_bytes):
+    ways = {*lean_ways(level, item_shape, 1, chunk.nbytes)}
+    ways |= {*lean_ways(level, item_shape, 1, SMALL_BYTES + 1)}  # those of larger chunks as well
+    with h5py.File(tmp_path / "x.h5", "w") as h5:
+        for number, way in enumerate(sorted(ways, key=str)):
             frame = bytes(compress(chunk.reshape(-1), way))
             assert zstd_content_size(frame) == chunk.nbytes
             assert Zstd().decode(frame) == chunk.tobytes()
+            assert zstandard.ZstdDecompressor().decompress(frame) == chunk.tobytes()
+            dset = h5.create_dataset(
+                f"x{number}", chunk.shape, "u1", chunks=chunk.shape, **hdf5plugin.Zstd()
+            )
+            dset.id.write_direct_chunk((0,) * chunk.ndim, frame)
+            np.testing.assert_array_equal(dset[:], chunk)
 
 
 def test_exact_is_the_level_itself() -> None:
@@ -235,37 +252,93 @@ def test_a_way_gives_what_encode_gives(rows: np.ndarray, exact: bool) -> None:
 def test_chunks_are_compared_now_and_then() -> None:
     codec = ChunkCodec(5, fletcher32=False)
     rows = np.random.default_rng(4).random(1000)
-    lean = Way(3, is_small=True)
+    lean, own = Way(3, is_small=True), Way(5, is_small=True)
     assert codec.way_together(rows.nbytes) is None  # the first one is encoded in all ways
     codec.encode(rows)
-    taken = [codec.way_together(rows.nbytes) for _ in range(COMPARE_PERIOD)]
-    assert taken.count(lean) == COMPARE_PERIOD - 1
-    assert taken[-1] is None
-    assert codec.way_together(rows.nbytes) == lean  # others go on, until one was compared
-    flat = np.zeros(1000)
-    own = Way(5, is_small=True)
-    sizes = {way: len(compress(flat.view(np.uint8), way)) for way in (lean, own)}
-    codec.encode(flat)
-    is_lean = sizes[lean] <= (1 + MOST_LARGER) * min(sizes.values())
-    assert codec.way_together(rows.nbytes) == (lean if is_lean else own)
+    frame = compress(rows.view(np.uint8), lean)
+    for _ in range(COMPARE_PERIOD - 1):
+        assert codec.way_together(rows.nbytes) == lean
+        codec.note_together(frame, rows.nbytes)
+    assert codec.way_together(rows.nbytes) is None  # until one was compared
+    codec.encode(rows)
+    assert codec.way_together(rows.nbytes) == lean
     assert codec.way_together(SMALL_BYTES + 1) is None
     assert codec.way_together(rows.nbytes, 1) is None
     exact = ChunkCodec(5, fletcher32=False, exact=True)
-    assert exact.way_together(rows.nbytes) == own_way(5, rows.nbytes) == Way(5, is_small=True)
+    assert exact.way_together(rows.nbytes) == own_way(5, rows.nbytes) == own
     assert ChunkCodec(None, fletcher32=True).way_together(rows.nbytes) is None
 
 
-def test_data_that_change_get_another_way() -> None:
+def test_each_level_is_compared_for_itself() -> None:
+    codec = ChunkCodec(5, fletcher32=False)
+    rows = np.random.default_rng(4).random(1000)
+    for _ in range(COMPARE_PERIOD - 1):
+        codec.encode(rows, 5)
+        codec.encode(rows, 4)
+    assert codec.way_together(rows.nbytes, 5) is not None
+    for level in (5, 4):
+        codec.encode(rows, level)
+        assert codec.way_together(rows.nbytes, level) is None
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_data_that_change_get_another_way(together: bool) -> None:
     codec = ChunkCodec(5, fletcher32=False)
     images = noisy_images(40).transpose(0, 2, 1).copy()  # each few rows have other values
     masks = np.zeros_like(images)
     masks[:, 100:150, 20:50] = 255
     codec.encode(images)
     before = codec.way_together(images.nbytes)
-    for _ in range(COMPARE_PERIOD):
-        codec.encode(masks)
-    after = codec.way_together(images.nbytes)
     assert before is not None
+    for _ in range(SOON_PERIOD):
+        way = codec.way_together(masks.nbytes) if together else None
+        if way is None:
+            codec.encode(masks)
+        else:
+            codec.note_together(compress(masks.reshape(-1), way), masks.nbytes)
+    after = codec.way_together(images.nbytes)
     assert after is not None
     sizes = [len(compress(masks.reshape(-1), way)) for way in (before, after)]
     assert sizes[1] < sizes[0]
+
+
+def test_black_images_at_the_start() -> None:
+    """What is decided by chunks without a cell, or with the lamp off, does not last."""
+    codec, other = (ChunkCodec(5, fletcher32=False) for _ in range(2))
+    images = noisy_images(40).transpose(0, 2, 1).copy()
+    codec.encode(np.zeros_like(images))
+    for _ in range(SOON_PERIOD + 1):
+        stored = codec.encode(images)
+    assert bytes(stored) == bytes(other.encode(images))
+
+
+def test_one_way_among_threads() -> None:
+    """Many threads of one dataset: all that they make can be read, and they end with a choice."""
+    codec = ChunkCodec(5, fletcher32=False)
+    chunks = [np.random.default_rng(n).integers(0, 2 + n, 3000, np.uint8) for n in range(40)]
+    found: list[bool] = []
+
+    def work(seed: int) -> None:
+        for number in np.random.default_rng(seed).permutation(len(chunks)).tolist() * 8:
+            chunk = chunks[number]
+            stored = bytes(codec.encode(chunk, 5 - number % 2))
+            found.append(bool((codec.decode(stored, chunk.dtype, chunk.shape) == chunk).all()))
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [True] * (6 * 8 * len(chunks))
+
+
+def test_few_compressors_are_kept() -> None:
+    """Blocks are as wide as rows: each width of images has compressors of its own."""
+    for width in range(100, 100 + KEPT_COMPRESSORS):
+        image = np.zeros((1, 100, width + 100), np.uint8)
+        ChunkCodec(5, fletcher32=False).encode(image)
+    assert len(zstd._compressors.by_way) <= KEPT_COMPRESSORS
+    # as many as one recording needs, whatever its level is
+    shapes = [((), 8, 8000), ((80, 320), 1, 1 << 20)]
+    needed = {way for level in LEAN_LEVELS for shape in shapes for way in lean_ways(level, *shape)}
+    assert len(needed) <= KEPT_COMPRESSORS

@@ -172,6 +172,14 @@ def test_threads_have_compressors_of_their_own() -> None:
     assert found == [expected] * 120
 
 
+def test_searches_that_need_the_library() -> None:
+    for level in LEAN_LEVELS:
+        for way in lean_ways(level, (80, 320), 1, 1 << 20):
+            if way.search is not None and way.search.needs_library:
+                with pytest.raises(ValueError, match="own functions, got none"):
+                    way.search.compressor(None)
+
+
 @needs_library
 def test_parts_of_arrays_are_refused() -> None:
     """C would read what lies in between."""

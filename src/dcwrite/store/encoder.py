@@ -7,7 +7,6 @@ larger than its level makes it by more than `MOST_LARGER`, as far as chunks were
 
 from __future__ import annotations
 
-import itertools
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -40,6 +39,10 @@ _PLUGIN_DEFAULT_LEVEL: Final = 3
 MOST_LARGER: Final = 0.015
 #: The first chunk of a dataset, and then one of that many, is encoded in all ways and compared.
 COMPARE_PERIOD: Final = 512
+#: Sooner, but not before so many, where chunks become larger or smaller by that part of their
+#: size, and of what they hold: then something else has come.
+SOON_PERIOD: Final = 8
+OTHER_SIZE, OTHER_PART = 0.25, 0.02
 
 
 def usable_cpus() -> int:
@@ -60,6 +63,42 @@ def usable_cpus() -> int:
     return max(1, count)
 
 
+class _Choice:
+    """The way that does for the chunks of a dataset at one level, as long as they are alike.
+
+    Parameters
+    ----------
+    way
+        It is compressed that way.
+    part
+        Size of the chunk that was compared, as part of what it holds.
+
+    Attributes
+    ----------
+    way
+        As given.
+    is_due
+        Whether the next chunk that is encoded alone has to be compared.
+    """
+
+    __slots__ = ("_n_chunks", "_part", "is_due", "way")
+
+    def __init__(self, way: Way, part: float) -> None:
+        self.way = way
+        self.is_due = False
+        self._part = part
+        self._n_chunks = 0
+
+    def note(self, part: float) -> None:
+        """A chunk was compressed that way; any thread may say so."""
+        self._n_chunks += 1
+        period = COMPARE_PERIOD
+        if abs(part - self._part) > max(OTHER_SIZE * self._part, OTHER_PART):
+            period = SOON_PERIOD
+        if self._n_chunks >= period - 1:
+            self.is_due = True
+
+
 class ChunkCodec:
     """Encodes and decodes whole chunks of one dataset.
 
@@ -78,12 +117,9 @@ class ChunkCodec:
         self.fletcher32 = fletcher32
         self.exact = exact
         self._zstd = Zstd(level=1)  # decodes all levels
-        #: level, whether chunks are small -> what does for these data; absent: not compared yet
-        self._ways: dict[tuple[int, bool], Way] = {}
-        #: of which the next chunk that is encoded alone is compared again
-        self._due: set[tuple[int, bool]] = set()
-        self._comparing = threading.Lock()
-        self._numbers = itertools.count()
+        #: by level, and whether chunks are small; absent: none was compared yet
+        self._choices: dict[tuple[int, bool], _Choice] = {}
+        self._first = threading.Lock()
 
     @classmethod
     def for_dataset(cls, dset: h5py.Dataset) -> ChunkCodec | None:
@@ -175,19 +211,31 @@ class ChunkCodec:
         level = self.level if level is None else level
         if n_bytes > SMALL_BYTES and level not in LEAN_LEVELS:
             return None  # it takes long, and each call has compressors of its own, large ones
-        return self._way(n_bytes, level)
-
-    def _way(self, n_bytes: int, level: int) -> Way | None:
-        """How a chunk is compressed; None: in all ways, to compare them."""
         own = own_way(level, n_bytes)
-        if self.exact or level not in LEAN_LEVELS:
+        if self._is_own(level):
             return own
-        key = level, own.is_small
-        known = self._ways.get(key)
-        if known is not None and next(self._numbers) % COMPARE_PERIOD == COMPARE_PERIOD - 1:
-            self._due.add(key)  # others go on as before
-            return None
-        return known
+        choice = self._choices.get((level, own.is_small))
+        return None if choice is None or choice.is_due else choice.way
+
+    def note_together(self, frame: Frame, n_bytes: int, level: int | None = None) -> None:
+        """Look at a frame that `compress_together` made.
+
+        Parameters
+        ----------
+        frame
+            The frame.
+        n_bytes, level
+            As for `way_together`.
+        """
+        level = self.level if level is None else level
+        if level is not None:
+            choice = self._choices.get((level, own_way(level, n_bytes).is_small))
+            if choice is not None:
+                choice.note(len(frame) / n_bytes)
+
+    def _is_own(self, level: int) -> bool:
+        """Whether chunks are compressed in the level's own way only."""
+        return self.exact or level not in LEAN_LEVELS
 
     def finish(self, frame: Any) -> memoryview:
         """Bytes of a chunk as they stand in the file, made of its frame, which is given away."""
@@ -197,27 +245,34 @@ class ChunkCodec:
 
     def _compress(self, chunk: npt.NDArray[Any], level: int) -> Frame:
         data = chunk.reshape(-1).view(np.uint8)
-        key = level, own_way(level, chunk.nbytes).is_small
-        way = None if key in self._due else self._way(chunk.nbytes, level)
-        if way is not None:
-            return compress(data, way)
-        if key in self._ways:
-            self._due.discard(key)
+        own = own_way(level, chunk.nbytes)
+        if self._is_own(level):
+            return compress(data, own)
+        key = level, own.is_small
+        choice = self._choices.get(key)
+        if choice is None:
+            with self._first:  # who comes meanwhile waits for the answer
+                choice = self._choices.get(key)
+                if choice is None:
+                    return self._compare(chunk, level)
+        if choice.is_due:
+            choice.is_due = False  # others go on as before
             return self._compare(chunk, level)
-        with self._comparing:  # who comes meanwhile waits for the answer
-            if key not in self._ways:
-                return self._compare(chunk, level)
-        return compress(data, self._ways[key])
+        frame = compress(data, choice.way)
+        choice.note(len(frame) / chunk.nbytes)
+        return frame
 
     def _compare(self, chunk: npt.NDArray[Any], level: int) -> Frame:
         """Encode in all ways, and go on with the fastest of those that are about the smallest."""
         data = chunk.reshape(-1).view(np.uint8)
-        ways = lean_ways(level, chunk.shape[1:], chunk.itemsize, chunk.nbytes)
-        frames = {way: compress(data, way) for way in ways}
-        most = (1 + MOST_LARGER) * min(map(len, frames.values()))
-        way = next(way for way in ways if len(frames[way]) <= most)
-        self._ways[level, way.is_small] = way
-        return frames[way]
+        left: list[tuple[Way, Frame]] = []
+        for way in lean_ways(level, chunk.shape[1:], chunk.itemsize, chunk.nbytes):
+            left.append((way, compress(data, way)))
+            most = (1 + MOST_LARGER) * min(len(frame) for _, frame in left)
+            left = [(one, frame) for one, frame in left if len(frame) <= most]
+        way, frame = left[0]
+        self._choices[level, way.is_small] = _Choice(way, len(frame) / chunk.nbytes)
+        return frame
 
     def decode(
         self, stored: bytes, dtype: np.dtype[Any], shape: tuple[int, ...]

@@ -20,7 +20,7 @@ from .append import GrowingDataset
 from .buffers import ChunkBuffers
 from .checksum import chunk_checksum
 from .compact_rows import AnyRows
-from .encoder import EncoderPool
+from .encoder import ChunkCodec, EncoderPool
 from .load import LevelPolicy
 from .places import ChunkPlaces
 from .zstd import Way, compress_together
@@ -330,7 +330,7 @@ class WriteBehind:
 
 def _frames_together(blocks: list[_Block]) -> dict[int, Any]:
     """Frames of those that can be compressed in one call, by their numbers."""
-    by_way: dict[Way, dict[int, npt.NDArray[Any]]] = {}
+    by_way: dict[Way, list[tuple[int, ChunkCodec, npt.NDArray[Any]]]] = {}
     for number, block in enumerate(blocks):
         codec, rows = block.dataset.codec, block.rows
         # what is converted is so one by one, to memory that the processor has in its cache
@@ -338,11 +338,14 @@ def _frames_together(blocks: list[_Block]) -> dict[int, Any]:
             continue
         way = codec.way_together(rows.nbytes, block.level)
         if way is not None:
-            by_way.setdefault(way, {})[number] = rows
+            by_way.setdefault(way, []).append((number, codec, rows))
     frames: dict[int, Any] = {}
-    for way, numbered in by_way.items():
-        pieces = [rows.reshape(-1).view(np.uint8) for rows in numbered.values()]
-        frames.update(zip(numbered, compress_together(pieces, way), strict=True))
+    for way, found in by_way.items():
+        pieces = [rows.reshape(-1).view(np.uint8) for _, _, rows in found]
+        together = compress_together(pieces, way)
+        for (number, codec, rows), frame in zip(found, together, strict=True):
+            codec.note_together(frame, rows.nbytes, blocks[number].level)
+            frames[number] = frame
     return frames
 
 

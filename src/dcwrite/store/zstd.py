@@ -16,6 +16,7 @@ import ctypes
 import functools
 import math
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
 
@@ -41,7 +42,8 @@ Bytes: TypeAlias = npt.NDArray[np.uint8]
 #: One frame.
 Frame: TypeAlias = bytes | zstandard.BufferSegment | RoomyFrame
 
-#: Log2 of the size of a chunk.
+#: Log2 of the bytes among which matches are looked for: those of a chunk, as long as one event has
+#: no more.
 _WINDOW_LOG: Final = 20
 
 
@@ -99,9 +101,17 @@ class Search(NamedTuple):
         return numbers
 
     def compressor(self, library: ctypes.CDLL | None) -> AnyCompressor:
-        """One that searches that way."""
+        """One that searches that way.
+
+        Raises
+        ------
+        ValueError
+            `needs_library`, and there is none.
+        """
         if library is not None:
             return LibraryCompressor(library, self.numbers)
+        if self.needs_library:
+            raise ValueError(f"{self}: expected Zstandard's own functions, got none")
         parameters = zstandard.ZstdCompressionParameters(
             window_log=_WINDOW_LOG,
             hash_log=self.hash_log,
@@ -124,9 +134,9 @@ class Way(NamedTuple):
     Attributes
     ----------
     level
-        Zstandard level.
+        Zstandard level; 0: none, but a search.
     search
-        In place of the level's own; None: the level itself.
+        In place of a level's own; None: the level itself.
     is_small
         Whether the pieces have at most `SMALL_BYTES`.
     """
@@ -152,13 +162,18 @@ _CUTTING_ITSELF: Final = Search(zstandard.STRATEGY_DFAST, min_match=7, hash_log=
 #: Sizes of blocks that are tried for images, about. Smaller ones take longer, and make most images
 #: smaller.
 _BLOCK_BYTES: Final = {
-    5: (6400, 3200, 1600), 4: (6400, 3200, 1600), 3: (6400, 3200, 1600), 2: (6400, 3200), 1: (),
+    5: (6000, 3000, 1500), 4: (6000, 3000, 1500), 3: (6000, 3000, 1500), 2: (6000, 3000), 1: (),
 }  # fmt: skip
 #: The smallest and the largest that Zstandard has (zstd.h: ZSTD_BLOCKSIZE_MAX_MIN and
 #: ZSTD_BLOCKSIZE_MAX).
 _LEAST_BLOCK_BYTES, _MOST_BLOCK_BYTES = 1024, 128 * 1024
+#: Bytes of the pixels of a camera; of wider ones each byte has a table too few.
+_WIDEST_PIXEL: Final = 2
 #: Log of the factor by which a size may be away from its target for the sake of whole parts.
 _FAR: Final = math.log(1.5)
+#: Compressors that a thread keeps: as many as a stream uses whose level follows the load. Each has
+#: up to 3 MB, and those of blocks are made for one width of images.
+KEPT_COMPRESSORS: Final = 20
 #: Levels that have lean ways.
 LEAN_LEVELS: Final = frozenset(_SEARCHES)
 #: Up to this size zstd has other parameters for its levels; level 3 is as small as 5 for scalars.
@@ -189,13 +204,13 @@ def lean_ways(level: int, item_shape: tuple[int, ...], itemsize: int, n_bytes: i
     if own.is_small:
         return [own] if level <= _SMALL_LEVEL else [own._replace(level=_SMALL_LEVEL), own]
     searches = list(_SEARCHES[level])
-    if len(item_shape) > 1:
+    if len(item_shape) > 1 and itemsize <= _WIDEST_PIXEL:
         sizes = _sizes_of_blocks(item_shape, itemsize, _BLOCK_BYTES[level])
         searches = [_HARDLY._replace(block_bytes=size) for size in sizes] + searches
     if _library() is None:
         searches = [search for search in searches if not search.needs_library]
         searches += [_CUTTING_ITSELF] if level == 1 else []
-    return [*(own._replace(search=search) for search in searches), own]
+    return [*(Way(0, search) for search in searches), own]
 
 
 def _sizes_of_blocks(
@@ -209,28 +224,31 @@ def _sizes_of_blocks(
     row_bytes = math.prod(item_shape[1:]) * itemsize
     if not height or not row_bytes:
         return []
-    parts = [n for n in range(1, height + 1) if height % n == 0]
+    n_least = math.ceil(_LEAST_BLOCK_BYTES / row_bytes)
+    parts = [n for n in range(1, min(height, _MOST_BLOCK_BYTES) + 1) if height % n == 0]
     sizes = set()
     for target in targets:
         n_exact = target / row_bytes
-
-        def is_far(n_rows: int, n_exact: float = n_exact) -> float:
-            return abs(math.log(n_rows / n_exact))
-
-        n_rows = min(parts, key=is_far)
         if n_exact > height:
-            n_rows = height * round(n_exact / height)
-        elif is_far(n_rows) > _FAR:
-            n_rows = round(n_exact)
-        sizes.add(max(n_rows, math.ceil(_LEAST_BLOCK_BYTES / row_bytes)) * row_bytes)
+            n_rows = height * round(n_exact / height)  # several images
+        else:
+            n_rows = min(parts, key=functools.partial(_distance, n_exact))
+            if _distance(n_exact, n_rows) > _FAR:
+                n_rows = round(n_exact)
+        sizes.add(max(n_rows, n_least) * row_bytes)
     return sorted((size for size in sizes if size <= _MOST_BLOCK_BYTES), reverse=True)
 
 
+def _distance(one: float, other: float) -> float:
+    """Log of the factor between two numbers."""
+    return abs(math.log(one / other))
+
+
 class _Compressors(threading.local):
-    """Of each thread: one per way; a new one costs 25 us."""
+    """Of each thread: one per way, the last ones that were used; a new one costs 25 us."""
 
     def __init__(self) -> None:
-        self.by_way: dict[Way, AnyCompressor] = {}
+        self.by_way: OrderedDict[Way, AnyCompressor] = OrderedDict()
 
 
 _compressors = _Compressors()
@@ -273,9 +291,14 @@ def compress_together(pieces: Sequence[Bytes], way: Way) -> list[Frame]:
 
 
 def _compressor(way: Way) -> AnyCompressor:
-    found = _compressors.by_way.get(way)
+    by_way = _compressors.by_way
+    found = by_way.get(way)
     if found is None:
-        found = _compressors.by_way[way] = _new_compressor(way)
+        found = by_way[way] = _new_compressor(way)
+        if len(by_way) > KEPT_COMPRESSORS:
+            by_way.popitem(last=False)
+    else:
+        by_way.move_to_end(way)
     return found
 
 
