@@ -17,6 +17,7 @@ from dcwrite import AbortedError, EventError, EventStash, UsageError, WriterDied
 from dcwrite.stream.arrivals import NOTHING, Arrivals, Records, by_lane
 from dcwrite.stream.channel import EventQueue
 from dcwrite.stream.collector import Collector
+from dcwrite.stream.early import EarlyFrames
 from dcwrite.stream.lanes import MESSAGE, Kind, Message
 from dcwrite.stream.packing import PackedEvents
 from dcwrite.stream.runs import PackedRun
@@ -29,6 +30,8 @@ from .test_event_queue import FORK
 N_FRAMES = 60
 #: Room for 224 frames with one event; the reader takes a quarter at a time.
 LANE_BYTES = 224 * 256
+#: Frames of another producer.
+OTHERS = range(20, 40)
 
 
 def items_of(found: list[Any]) -> list[tuple[int, Any]]:
@@ -185,17 +188,79 @@ def test_an_early_frame_is_no_obstacle(event_queue: EventQueue) -> None:
     assert [frame for frame, _ in found] == [*range(50, 60), *range(5)]
 
 
-def test_frames_that_stay_do_not_block_who_gave_the_lane_up(event_queue: EventQueue) -> None:
-    """Its lane is wanted by the next one, who may bring what is missing."""
+def test_frames_that_stay_are_in_the_way_of_the_next_producer(event_queue: EventQueue) -> None:
+    """The lane of one that has ended is wanted by the next, who may bring what is missing."""
     filled(event_queue, range(50, 60))
     event_queue._producer.close()
-    found = items_of(event_queue.get_runs(5, range(10, 1000)))
-    assert [frame for frame, _ in found] == list(range(50, 60))
-    with pytest.raises(queue.Empty):
-        event_queue.get_runs(0.01, range(10, 1000))
-    filled(event_queue, range(3))
-    found = items_of(event_queue.get_runs(5, range(10, 1000)))
-    assert [frame for frame, _ in found] == [0, 1, 2]
+    assert event_queue.get_runs(0, range(10, 1000)) == []  # nobody waits for it yet
+    thread = threading.Thread(target=filled, args=(event_queue, range(3)), daemon=True)
+    thread.start()
+    found: list[int] = []
+    start = time.monotonic()
+    while len(found) < 13:
+        assert time.monotonic() - start < 4
+        found += [frame for frame, _ in items_of(event_queue.get_runs(5, range(10, 1000)))]
+    thread.join()
+    assert found == [*range(50, 60), *range(3)]
+
+
+def test_frames_of_one_that_has_ended_stay() -> None:
+    """As long as there are lanes for others, too."""
+    event_queue = EventQueue(2 * LANE_BYTES, producers=2)
+    items = [(frame, events_of(frame)) for frame in OTHERS]
+    early = FORK.Process(target=put_items, args=(event_queue, items))
+    try:
+        early.start()
+        early.join()
+        filled(event_queue, range(8))
+        found: list[int] = []
+        while len(found) < 8:
+            found += [frame for frame, _ in items_of(event_queue.get_runs(5, range(10, 1000)))]
+        assert found == list(range(8))
+        assert event_queue.qsize() == len(OTHERS)
+        filled(event_queue, range(8, 10))
+        while len(found) < 10 + len(OTHERS):
+            found += [frame for frame, _ in items_of(event_queue.get_runs(5))]
+        assert sorted(found) == [*range(10), *OTHERS]
+    finally:
+        event_queue.close()
+
+
+@pytest.mark.parametrize("n_empty", [0, 3, 200])
+def test_the_first_frames_are_not_copied(n_empty: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody knows how large events are; those that come early wait nevertheless."""
+    copied: list[int] = []
+    add = EarlyFrames.add
+
+    def noting(self: EarlyFrames, frame: int, events: Any) -> None:
+        copied.append(frame)
+        add(self, frame, events)
+
+    monkeypatch.setattr(EarlyFrames, "add", noting)
+    event_queue = EventQueue(2 * LANE_BYTES, producers=2)
+    n_frames = n_empty + 60
+    ahead = range(n_empty + 1, n_frames, 2)
+    process = FORK.Process(
+        target=put_items, args=(event_queue, [(n, events_of(n)) for n in ahead])
+    )
+    counts = np.ones(n_frames, np.int64)
+    counts[:n_empty] = 0
+    batches: list[int] = []
+    try:
+        process.start()
+        process.join()
+        filled(event_queue, range(n_empty, n_frames, 2))
+        Collector(
+            event_queue,
+            counts_of(*counts),
+            write_threshold=40,
+            put_batch=lambda _ev, n_events, _n: batches.append(n_events),
+            check=lambda: None,
+        ).run()
+    finally:
+        event_queue.close()
+    assert sum(batches) == 60
+    assert len(copied) <= 1  # the first one, where it is not known to be that
 
 
 def test_a_producer_without_room_does_not_wait_for_ever() -> None:
@@ -208,7 +273,8 @@ def test_a_producer_without_room_does_not_wait_for_ever() -> None:
     start = time.monotonic()
     while len(found) < n_frames - 1:
         assert time.monotonic() - start < 60
-        found += [frame for frame, _ in items_of(event_queue.get_runs(5, range(1, 1000)))]
+        with suppress(queue.Empty):
+            found += [frame for frame, _ in items_of(event_queue.get_runs(0.2, range(1, 1000)))]
     thread.join()
     assert found == list(range(1, n_frames))
     event_queue.close()
@@ -503,8 +569,9 @@ def test_what_may_stay() -> None:
     assert not arrivals
     arrivals.append(message(20, 384))
     assert arrivals.take(range(5, 1000), 10**6) is None
-    arrivals.end(None)
-    assert arrivals.take(range(5, 1000), 10**6) == message(20, 384)
+    arrivals.end(None)  # whether somebody waits for its lane is the reader's to know
+    assert arrivals.take(range(5, 1000), 10**6) is None
+    assert arrivals.take(NOTHING, 10**6) == message(20, 384)
 
 
 def test_no_more_is_taken_than_asked_for() -> None:

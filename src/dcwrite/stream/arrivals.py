@@ -118,8 +118,7 @@ class Arrivals:
         Parameters
         ----------
         early
-            Frames that may stay. They do not if one before these stands behind them, or if the
-            lane has ended and somebody may wait for it.
+            Frames that may stay. They do not if one before these stands behind them.
         n_bytes
             Records are taken until they have so much memory, at least one.
 
@@ -129,7 +128,7 @@ class Arrivals:
             None: the next one stays.
         """
         one = self._waiting[0]
-        if not self._is_in_order or self.has_ended:
+        if not self._is_in_order:
             early = NOTHING
         if isinstance(one, Records):
             n_frames = min(len(one.frames), max(1, n_bytes // one.size_bytes))

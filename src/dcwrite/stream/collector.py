@@ -379,10 +379,17 @@ class Collector:
         as it comes.
         """
         stash = self._stash
-        if stash is None or not self._event_bytes:
+        if stash is None:
             return NOTHING
-        first = stash.index_offset + stash.num_frames + (not stash.is_final)
-        return range(first, self._n_frames)
+        first = stash.index_offset + stash.num_frames
+        if not self._event_bytes:
+            # the first frame with events tells how large they are; nobody knows how long it takes
+            # until that comes if many have none
+            counts = self._counts(first)
+            if not counts.any():
+                return NOTHING
+            first += int(np.argmax(counts != 0))
+        return range(first + (not stash.is_final), self._n_frames)
 
     def _receive_run(self, run: PackedRun) -> None:
         """Take frames that are like each other, one by one where the batch does not fit them."""

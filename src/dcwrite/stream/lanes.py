@@ -27,6 +27,7 @@ __all__ = [
     "MESSAGE",
     "MESSAGES_PER_READ",
     "MESSAGE_DTYPE",
+    "NEWS",
     "Kind",
     "Lanes",
     "Message",
@@ -54,8 +55,9 @@ class Kind:
 class Word:
     """Places of words of 8 bytes."""
 
-    # of the whole queue: whether the reader has closed it, and the reader's process id
-    CLOSED, READER = 0, 1
+    # of the whole queue: whether the reader has closed it, the reader's process id, and whether
+    # somebody waits for a lane since one was given away last
+    CLOSED, READER, WANTED = 0, 1, 2
     #: words of a lane
     PER_LANE = 8
     # all before TAIL was given back; items that were begun, owner's process id, frames put and
@@ -75,6 +77,10 @@ MESSAGE_DTYPE: Final = np.dtype(
         ("n_frames", "<u4"),
     ]
 )  # fmt: skip
+
+
+#: A message that only wakes the reader.
+NEWS: Final = MESSAGE.pack(Kind.NOOP, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 class Message(NamedTuple):

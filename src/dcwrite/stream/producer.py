@@ -21,7 +21,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, EventError, UsageError, WriterDiedError
-from .lanes import MESSAGE, Kind, Lanes, Word, aligned, deadline_of, lock_timeout, seconds_left
+from .lanes import (
+    MESSAGE,
+    NEWS,
+    Kind,
+    Lanes,
+    Word,
+    aligned,
+    deadline_of,
+    lock_timeout,
+    seconds_left,
+)
 from .packing import Layout, MisfitError, Spec, analyse, compacted
 from .peers import Peer, wait
 from .repeats import Repeats
@@ -231,6 +241,8 @@ class Producer:
         lanes = self._lanes
         while not (token := lanes.tokens.receive()):
             self._refuse_if_all_lanes_are_in_use()
+            lanes.words[Word.WANTED] = 1
+            lanes.pipe.send(NEWS)
             self._sleep([lanes.tokens.reader], deadline, at_most=_LOOK_PERIOD_S)
         lane = self._lane = _OwnLane(token[0], lanes)
         lanes.words[lane.words + Word.OWNER] = self._pid

@@ -23,8 +23,8 @@ import numpy.typing as npt
 from ..errors import EventError, UsageError, WriterDiedError
 from .arrivals import NOTHING, Arrivals, Records, by_lane
 from .lanes import (
-    MESSAGE,
     MESSAGES_PER_READ,
+    NEWS,
     Kind,
     Lanes,
     Message,
@@ -179,7 +179,7 @@ class Reader:
     def close(self) -> None:
         """End the reading; those who put have been told before."""
         # wakes a thread of ours that waits
-        self._lanes.pipe.send(MESSAGE.pack(Kind.NOOP, 0, 0, 0, 0, 0, 0, 0, 0))
+        self._lanes.pipe.send(NEWS)
         with self._lock:
             self._lease.is_over = True
             self._ready.clear()
@@ -357,6 +357,7 @@ class Reader:
             lanes.words[word] = 0
         lanes.words[first + Word.N_OWNERS] = n_owners
         self._known[number] = _Lane()
+        lanes.words[Word.WANTED] = 0  # who goes on waiting says so again
         lanes.tokens.send(bytes([number]))
 
     # -----------------------------------------------------------------------------------------
@@ -369,8 +370,9 @@ class Reader:
         n_left = self._lanes.lane_bytes // _LENT_SHARE
         for number, lane in list(self._pending.items()):
             arrivals = lane.arrivals
+            may_stay = NOTHING if self._is_waited_for(lane) else early
             while arrivals and n_left > 0:
-                one = arrivals.take(NOTHING if lane.is_urgent else early, n_left)
+                one = arrivals.take(may_stay, n_left)
                 if one is None:
                     break
                 has_decoded = True
@@ -380,6 +382,12 @@ class Reader:
             if arrivals or arrivals.has_ended:
                 self._pending[number] = lane  # behind the others
         return items, has_decoded
+
+    def _is_waited_for(self, lane: _Lane) -> bool:
+        """Whether what stands in a lane keeps somebody waiting, or an error from being told."""
+        if lane.is_urgent or lane.arrivals.error is not None:
+            return True
+        return lane.arrivals.has_ended and bool(self._lanes.words[Word.WANTED])
 
     def _end_lanes(self) -> bool:
         """Recycle lanes that have ended, and of which nothing is left."""
