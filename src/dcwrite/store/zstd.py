@@ -148,13 +148,13 @@ class Way(NamedTuple):
 
 #: Finds next to nothing in noise, and takes next to no time.
 _HARDLY = Search(zstandard.STRATEGY_FAST, min_match=7, hash_log=10, skips=16)
-#: Searches that make images about as small as a level's own, or smaller; fastest first.
+#: Searches that make images about as small as a level's own.
 _SEARCHES: Final = {
-    5: [Search(zstandard.STRATEGY_FAST, min_match=4, hash_log=18)],
-    4: [Search(zstandard.STRATEGY_FAST, min_match=4, hash_log=16)],
-    3: [Search(zstandard.STRATEGY_FAST, min_match=4, hash_log=14)],
-    2: [Search(zstandard.STRATEGY_FAST, min_match=4, hash_log=12)],
-    1: [_HARDLY._replace(cuts=True)],
+    5: Search(zstandard.STRATEGY_FAST, min_match=4, hash_log=18),
+    4: Search(zstandard.STRATEGY_FAST, min_match=4, hash_log=16),
+    3: Search(zstandard.STRATEGY_FAST, min_match=4, hash_log=14),
+    2: Search(zstandard.STRATEGY_FAST, min_match=4, hash_log=12),
+    1: _HARDLY._replace(cuts=True),
 }
 #: Of level 1, where Zstandard's own functions cannot be called: the two-table search cuts a frame
 #: of itself.
@@ -203,7 +203,7 @@ def lean_ways(level: int, item_shape: tuple[int, ...], itemsize: int, n_bytes: i
         return [own]
     if own.is_small:
         return [own] if level <= _SMALL_LEVEL else [own._replace(level=_SMALL_LEVEL), own]
-    searches = list(_SEARCHES[level])
+    searches = [_SEARCHES[level]]
     if len(item_shape) > 1 and itemsize <= _WIDEST_PIXEL:
         sizes = _sizes_of_blocks(item_shape, itemsize, _BLOCK_BYTES[level])
         searches = [_HARDLY._replace(block_bytes=size) for size in sizes] + searches
@@ -315,5 +315,5 @@ def _new_compressor(way: Way) -> AnyCompressor:
 def _library() -> ctypes.CDLL | None:
     return find_library(
         search.numbers
-        for search in (*_SEARCHES[1], _HARDLY._replace(block_bytes=_LEAST_BLOCK_BYTES))
+        for search in (_SEARCHES[1], _HARDLY._replace(block_bytes=_LEAST_BLOCK_BYTES))
     )
