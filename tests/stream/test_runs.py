@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import signal
 import threading
 import time
 from contextlib import suppress
@@ -13,7 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dcwrite import AbortedError, EventError, EventStash, UsageError, WriterDiedError
+from dcwrite import (
+    AbortedError,
+    EventError,
+    EventStash,
+    StallError,
+    UsageError,
+    WriterDiedError,
+)
 from dcwrite.stream.arrivals import NOTHING, Arrivals, Records, by_lane
 from dcwrite.stream.channel import EventQueue
 from dcwrite.stream.collector import Collector
@@ -278,6 +287,100 @@ def test_a_producer_without_room_does_not_wait_for_ever() -> None:
     thread.join()
     assert found == list(range(1, n_frames))
     event_queue.close()
+
+
+@pytest.mark.parametrize("timeout_s", [0.0, 0.005])
+def test_a_producer_with_little_patience_gets_in(timeout_s: float) -> None:
+    """Its lane is full of early frames; it tries again and again to put the missing one."""
+    event_queue = EventQueue(1 << 15, producers=1)
+    done = threading.Event()
+    n_put = 1
+    with suppress(queue.Full):
+        while True:
+            event_queue.put((n_put, events_of(n_put)), block=False)
+            n_put += 1
+
+    def try_again() -> None:
+        while not done.is_set():
+            with suppress(queue.Full):
+                event_queue.put((0, events_of(0)), block=timeout_s > 0, timeout=timeout_s)
+                return
+
+    thread = threading.Thread(target=try_again, daemon=True)
+    thread.start()
+    found: list[int] = []
+    start = time.monotonic()
+    try:
+        while 0 not in found:
+            assert time.monotonic() - start < 30
+            found += [frame for frame, _ in items_of(event_queue.get_runs(0.08, range(1, 1000)))]
+    finally:
+        done.set()
+        thread.join()
+        event_queue.close()
+    assert found == [*range(1, n_put), 0]
+
+
+def take_token_and_die(event_queue: EventQueue) -> None:
+    """As one that is killed before it can say that a lane is its own."""
+    assert event_queue._lanes.tokens.receive()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def insist(event_queue: EventQueue) -> None:
+    """Ask for a lane, again and again."""
+    while True:
+        with suppress(queue.Full):
+            event_queue.put((0, events_of(0)), timeout=0.01)
+            return
+
+
+def test_who_waits_for_a_lane_is_no_news() -> None:
+    """Frames that never come are told, whoever asks for a lane meanwhile."""
+    event_queue = EventQueue(1 << 20, producers=1)
+    lost = FORK.Process(target=take_token_and_die, args=(event_queue,))
+    waiter = FORK.Process(target=insist, args=(event_queue,))
+    try:
+        lost.start()
+        lost.join()
+        waiter.start()
+        with pytest.raises(StallError, match="missing frames 0"):
+            Collector(
+                event_queue,
+                counts_of(*[1] * 60),
+                write_threshold=40,
+                put_batch=lambda *_: None,
+                check=lambda: None,
+                stall_timeout=1,
+            ).run()
+    finally:
+        waiter.kill()
+        waiter.join()
+        event_queue.close()
+
+
+def test_a_first_frame_without_events_is_told_at_once(event_queue: EventQueue) -> None:
+    """It was announced with one; others that come do not put that off."""
+    event_queue.put((0, None))
+    filled(event_queue, range(1, 5))
+    done = threading.Event()
+
+    def go_on() -> None:
+        frame = 5
+        while not done.wait(0.02) and frame < 280:
+            filled(event_queue, range(frame, frame + 1))
+            frame += 1
+
+    thread = threading.Thread(target=go_on, daemon=True)
+    thread.start()
+    start = time.monotonic()
+    try:
+        error, _ = collected_until_error(event_queue, 300, 100)
+    finally:
+        done.set()
+        thread.join()
+    assert "frame 0" in str(error)
+    assert time.monotonic() - start < 4
 
 
 def collected_until_error(source: Any, n_frames: int, threshold: int) -> tuple[Any, int]:

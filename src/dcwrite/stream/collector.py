@@ -389,6 +389,8 @@ class Collector:
             if not counts.any():
                 return NOTHING
             first += int(np.argmax(counts != 0))
+            if first in self._early:
+                return NOTHING  # it came, and had none
         return range(first + (not stash.is_final), self._n_frames)
 
     def _receive_run(self, run: PackedRun) -> None:

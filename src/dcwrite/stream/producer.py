@@ -43,7 +43,7 @@ _MOST_LAYOUTS: Final = 1000
 #: What is larger than a lane goes in parts of this share of it.
 _PARTS_PER_LANE: Final = 4
 #: Who waits for a lane looks that often whether there can be one.
-_LOOK_PERIOD_S: Final = 1.0
+_LOOK_PERIOD_S: Final = 0.2
 
 
 class _OwnLane:
@@ -241,8 +241,9 @@ class Producer:
         lanes = self._lanes
         while not (token := lanes.tokens.receive()):
             self._refuse_if_all_lanes_are_in_use()
-            lanes.words[Word.WANTED] = 1
-            lanes.pipe.send(NEWS)
+            if not lanes.words[Word.WANTED]:  # once is enough, also for who asks all the time
+                lanes.words[Word.WANTED] = 1
+                lanes.pipe.send(NEWS)
             self._sleep([lanes.tokens.reader], deadline, at_most=_LOOK_PERIOD_S)
         lane = self._lane = _OwnLane(token[0], lanes)
         lanes.words[lane.words + Word.OWNER] = self._pid
@@ -457,10 +458,12 @@ class Producer:
         # in an empty lane nothing is in the way
         needed = min(start + size_bytes - lane_bytes, lane.head)
         while max(lanes.words[lane.words + Word.TAIL], lane.floor) < needed:
-            if deadline is not None and time.monotonic() >= deadline:
-                raise queue.Full
             # not to be woken for each record: sleep until half of the lane is free
             wanted = max(needed, lane.head - lane_bytes // 2)
+            if deadline is not None and time.monotonic() >= deadline:
+                # who comes again and again, with little patience, waits as well
+                lanes.pipe.send(self._message(Kind.WAIT, position=wanted))
+                raise queue.Full
             self._announce(Kind.WAIT, deadline, position=wanted)
             self._sleep([], deadline)
         return start

@@ -223,29 +223,29 @@ class Reader:
         self._take_back()
         if time.monotonic() - self._last_look_s > _LOOK_PERIOD_S:
             self._look_for_deaths()
-        has_read = False
+        has_news = False
         while True:
             self._lanes.check_open()
+            self._lose_patience()
             items, has_decoded = self._decode_some(early)
-            if items or (has_read and early):
+            if items or (has_news and early):
                 return items
             self._take_back()
             if has_decoded:
                 continue
-            if has_read := self._read_pipe():
-                continue
-            happened = wait(
-                [self._lanes.pipe.reader],
-                timeout=self._patience(deadline),
-                peers=[lane.peer for lane in self._known if lane.peer is not None],
-            )
-            if happened:
-                has_read = self._read_pipe()
-                if not has_read:
-                    self._look_for_deaths()
-            elif not self._has_lost_patience() and (left := seconds_left(deadline)) is not None:
-                if left > 0:
-                    continue
+            has_read, has_news = self._read_pipe()
+            if not has_read:
+                happened = wait(
+                    [self._lanes.pipe.reader],
+                    timeout=self._patience(deadline),
+                    peers=[lane.peer for lane in self._known if lane.peer is not None],
+                )
+                if happened:
+                    has_read, has_news = self._read_pipe()
+                    if not has_read:
+                        self._look_for_deaths()
+            # others may wait, or give up, again and again
+            if not has_news and seconds_left(deadline) == 0 and not self._lose_patience():
                 if not self._pending:
                     raise queue.Empty
                 early = NOTHING  # nothing else comes
@@ -259,8 +259,8 @@ class Reader:
                 left = hold if left is None else min(left, hold)
         return left
 
-    def _has_lost_patience(self) -> bool:
-        """Whether a producer that waits has waited long enough."""
+    def _lose_patience(self) -> bool:
+        """Whether a producer that waits has waited long enough by now."""
         found = False
         for lane in self._pending.values():
             if lane.wanted is not None and not lane.is_urgent:
@@ -283,8 +283,9 @@ class Reader:
                 lanes.wake(number)
         self._lent.clear()
 
-    def _read_pipe(self) -> bool:
-        """Take messages out of the pipe; False: it was empty."""
+    def _read_pipe(self) -> tuple[bool, bool]:
+        """Take messages out of the pipe; whether there were any, and any of items."""
+        has_items = False
         data = self._lanes.pipe.receive(MESSAGES_PER_READ)
         for number, arrived in by_lane(data, self._lanes.lane_bytes):
             lane = self._known[number]
@@ -294,10 +295,11 @@ class Reader:
                     continue
                 if one.kind not in {Kind.PART, *Kind.PREPARING}:
                     lane.seen = one.sequence
+                has_items |= one.kind != Kind.RETRACT
                 lane.arrivals.append(one)
             if lane.arrivals:
                 self._pending[number] = lane
-        return bool(data)
+        return bool(data), has_items
 
     def _take_note(self, number: int, lane: _Lane, message: Message) -> None:
         """What is not in turn with the items."""
@@ -306,7 +308,9 @@ class Reader:
             if lanes.words[lanes.words_of(number) + Word.TAIL] >= message.end:
                 lanes.wake(number)
             else:
-                lane.wanted, lane.wanted_since = message.end, time.monotonic()
+                if lane.wanted is None:  # else it gave up, and has come again
+                    lane.wanted_since = time.monotonic()
+                lane.wanted = message.end
         elif message.kind == Kind.HELLO and message.value != self._pid:
             lane.peer = Peer(message.value)
         elif message.kind == Kind.BYE:
@@ -321,13 +325,13 @@ class Reader:
         for number, lane in enumerate(self._known):
             peer = lane.peer
             if lanes.words[lanes.words_of(number) + Word.LEFT]:
-                while self._read_pipe():  # what its owner announced before
+                while self._read_pipe()[0]:  # what its owner announced before
                     pass
                 self._part_with(number, lane, None)
                 continue
             if peer is None or not peer.has_ended():
                 continue
-            while self._read_pipe():  # what it announced stands there by now
+            while self._read_pipe()[0]:  # what it announced stands there by now
                 pass
             if lane.peer is not peer:
                 continue  # it had said goodbye
