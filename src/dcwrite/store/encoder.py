@@ -186,10 +186,9 @@ class ChunkCodec:
         level
             Another Zstandard level than that of the dataset (every reader opens it).
         """
-        data: Any = chunk.reshape(-1).view(np.uint8)
-        if self.level is not None:
-            data = self._compress(chunk, self.level if level is None else level)
-        return self.finish(data)
+        if self.level is None:
+            return self.finish(chunk.reshape(-1).view(np.uint8))
+        return self.finish(self._compress(chunk, self.level if level is None else level))
 
     def way_together(self, n_bytes: int, level: int | None = None) -> Way | None:
         """How a chunk is compressed beside others, by `compress_together`; it then has to be.
