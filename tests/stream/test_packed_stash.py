@@ -28,10 +28,10 @@ def packed(events: Any) -> Any:
     layout = LAYOUTS.setdefault(spec, Layout(spec))
     values, n_taken = layout.take(events)
     assert n_taken == n_events
-    block = bytearray(layout.block_bytes(n_events))
+    block = memoryview(bytearray(layout.block_bytes(n_events)))
     layout.pack(values, n_events, block, 0)
     rest = {feat: events[feat] for feat in layout.rest}
-    return PackedEvents(layout, memoryview(block).toreadonly(), 0, n_events, rest)
+    return PackedEvents(layout, block.toreadonly(), 0, n_events, rest)
 
 
 def outcome(stash: EventStash, items: list[tuple[int, Any]]) -> tuple[list[str], Any, Any]:

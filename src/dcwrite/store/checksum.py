@@ -6,7 +6,8 @@ appends and accepts.
 HDF5 exports the function of its filter. It is the same arithmetic as that of numcodecs, but called
 through ctypes it leaves the interpreter's lock to the other threads: 0.2 ms for each chunk of
 images, in which nobody else could do anything. Where it cannot be called, or does not agree with
-numcodecs, numcodecs does it (docs/decisions/0025-a-lean-writer-thread.md).
+numcodecs, numcodecs does it (docs/decisions/0025-a-lean-writer-thread.md). Short chunks are done
+before others could have had the lock, and keep it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 from numcodecs.fletcher32 import Fletcher32
+
+from .short_calls import SHORT_BYTES, copied, keeping_lock
 
 __all__ = [
     "FLETCHER32_BYTES",
@@ -50,11 +53,14 @@ def _sum_of_hdf5() -> _Sum | None:
     # h5py's modules bring the library that they are linked to; on Windows it is asked itself
     for library in (getattr(h5py.h5, "__file__", None), folder / "hdf5.dll"):
         with suppress(AttributeError, OSError, TypeError):
-            function = ctypes.CDLL(str(library)).H5_checksum_fletcher32
-            function.restype = ctypes.c_uint32
-            function.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+            giving = ctypes.CDLL(str(library)).H5_checksum_fletcher32
+            giving.restype, giving.argtypes = ctypes.c_uint32, [ctypes.c_void_p, ctypes.c_size_t]
+            keeping = keeping_lock(
+                ctypes.CDLL(str(library)), giving.__name__, giving.restype, *giving.argtypes
+            )
 
-            def sum_of_hdf5(data: Bytes, function: Any = function) -> int:
+            def sum_of_hdf5(data: Bytes, giving: Any = giving, keeping: Any = keeping) -> int:
+                function = keeping if data.size <= SHORT_BYTES else giving
                 return int(function(data.ctypes.data, data.size))
 
             samples = (np.arange(size, dtype=np.uint8) for size in (1, 2, 3, 721, 2000))
@@ -85,10 +91,7 @@ def with_fletcher32(data: Any) -> memoryview:
     data
         Contiguous bytes, at least one.
     """
-    source = np.frombuffer(data, np.uint8)
-    stored = np.empty(source.size + FLETCHER32_BYTES, np.uint8)
-    stored[: source.size] = source  # numpy gives up the interpreter's lock for it
-    return append_fletcher32(stored)
+    return append_fletcher32(copied(data, FLETCHER32_BYTES))
 
 
 def append_fletcher32(memory: Bytes) -> memoryview:

@@ -12,7 +12,6 @@ without any match, if each few rows have a table of symbols of their own
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import math
 import threading
@@ -24,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import zstandard
 
-from .zstd_library import LibraryCompressor, Parameter, RoomyFrame, find_library
+from .zstd_library import Library, LibraryCompressor, Parameter, RoomyFrame, find_library
 
 __all__ = [
     "LEAN_LEVELS",
@@ -100,7 +99,7 @@ class Search(NamedTuple):
             numbers[Parameter.BLOCK_BYTES] = self.block_bytes
         return numbers
 
-    def compressor(self, library: ctypes.CDLL | None) -> AnyCompressor:
+    def compressor(self, library: Library | None) -> AnyCompressor:
         """One that searches that way.
 
         Raises
@@ -312,7 +311,7 @@ def _new_compressor(way: Way) -> AnyCompressor:
 
 
 @functools.cache
-def _library() -> ctypes.CDLL | None:
+def _library() -> Library | None:
     return find_library(
         search.numbers
         for search in (_SEARCHES[1], _HARDLY._replace(block_bytes=_LEAST_BLOCK_BYTES))

@@ -23,7 +23,9 @@ import numpy as np
 import numpy.typing as npt
 from numcodecs.zstd import Zstd
 
-__all__ = ["ROOM_BYTES", "LibraryCompressor", "Parameter", "RoomyFrame", "find_library"]
+from .short_calls import copied, keeping_lock
+
+__all__ = ["ROOM_BYTES", "Library", "LibraryCompressor", "Parameter", "RoomyFrame", "find_library"]
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -50,24 +52,34 @@ class Parameter:
     BLOCK_SPLITTER = 1017
 
 
-def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
-    """The library with the types of the functions that are called here."""
-    context, memory, size = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t
-    library.ZSTD_versionNumber.restype = ctypes.c_uint
-    library.ZSTD_versionNumber.argtypes = []
-    library.ZSTD_createCCtx.restype = context
-    library.ZSTD_createCCtx.argtypes = []
-    library.ZSTD_freeCCtx.restype = size
-    library.ZSTD_freeCCtx.argtypes = [context]
-    library.ZSTD_CCtx_setParameter.restype = size
-    library.ZSTD_CCtx_setParameter.argtypes = [context, ctypes.c_int, ctypes.c_int]
-    library.ZSTD_compressBound.restype = size
-    library.ZSTD_compressBound.argtypes = [size]
-    library.ZSTD_compress2.restype = size
-    library.ZSTD_compress2.argtypes = [context, memory, size, memory, size]
-    library.ZSTD_isError.restype = ctypes.c_uint
-    library.ZSTD_isError.argtypes = [size]
-    return library
+class Library:
+    """Zstandard's functions in a shared library.
+
+    Parameters
+    ----------
+    cdll
+        The library.
+
+    Raises
+    ------
+    AttributeError
+        It does not have them.
+    """
+
+    def __init__(self, cdll: ctypes.CDLL) -> None:
+        context, memory, size = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t
+        self.version_number = keeping_lock(cdll, "ZSTD_versionNumber", ctypes.c_uint)
+        self.create_context = keeping_lock(cdll, "ZSTD_createCCtx", context)
+        self.free_context = keeping_lock(cdll, "ZSTD_freeCCtx", size, context)
+        self.set_parameter = keeping_lock(
+            cdll, "ZSTD_CCtx_setParameter", size, context, ctypes.c_int, ctypes.c_int
+        )
+        self.compress_bound = keeping_lock(cdll, "ZSTD_compressBound", size, size)
+        self.is_error = keeping_lock(cdll, "ZSTD_isError", ctypes.c_uint, size)
+        #: the only one that takes its time, and gives the interpreter's lock up
+        self.compress: Any = cdll.ZSTD_compress2
+        self.compress.restype = size
+        self.compress.argtypes = [context, memory, size, memory, size]
 
 
 class RoomyFrame:
@@ -121,20 +133,20 @@ class LibraryCompressor:
         There is no room.
     """
 
-    def __init__(self, library: ctypes.CDLL, parameters: Mapping[int, int]) -> None:
+    def __init__(self, library: Library, parameters: Mapping[int, int]) -> None:
         self._context: Any = None
         self._library = library
-        self._context = library.ZSTD_createCCtx()
+        self._context = library.create_context()
         if not self._context:
             raise MemoryError("Zstandard: no room for a context")
         for number, value in parameters.items():
-            result = library.ZSTD_CCtx_setParameter(self._context, number, value)
-            if library.ZSTD_isError(result):
+            result = library.set_parameter(self._context, number, value)
+            if library.is_error(result):
                 raise ValueError(f"Zstandard: parameter {number} cannot be {value}")
 
     def __del__(self) -> None:
         if self._context:
-            self._library.ZSTD_freeCCtx(self._context)
+            self._library.free_context(self._context)
             self._context = None
 
     def compress(self, data: Bytes) -> RoomyFrame:
@@ -155,27 +167,27 @@ class LibraryCompressor:
         if not data.flags.c_contiguous:
             raise ValueError("Zstandard: expected contiguous bytes, got a part of an array")
         library = self._library
-        bound = library.ZSTD_compressBound(data.size)
+        bound = library.compress_bound(data.size)
         memory = np.empty(bound + ROOM_BYTES, np.uint8)
-        size = library.ZSTD_compress2(
+        size = library.compress(
             self._context, memory.ctypes.data, bound, data.ctypes.data, data.size
         )
-        if library.ZSTD_isError(size):
+        if library.is_error(size):
             raise MemoryError(f"Zstandard: {data.size} bytes could not be compressed ({size})")
         memory = memory[: size + ROOM_BYTES]
         # not to hold much more memory than the frame has
-        return RoomyFrame(memory if 4 * len(memory) > bound else memory.copy())
+        return RoomyFrame(memory if 4 * len(memory) > bound else copied(memory))
 
 
-def _libraries() -> Iterator[ctypes.CDLL]:
+def _libraries() -> Iterator[Library]:
     for module in _MODULES:
         with suppress(AttributeError, ImportError, OSError, TypeError, ValueError):
             spec = importlib.util.find_spec(module)
             if spec is not None and spec.origin:
-                yield _declared(ctypes.CDLL(spec.origin))
+                yield Library(ctypes.CDLL(spec.origin))
 
 
-def find_library(needed: Iterable[Mapping[int, int]]) -> ctypes.CDLL | None:
+def find_library(needed: Iterable[Mapping[int, int]]) -> Library | None:
     """A library that is new enough, knows the parameters, and compresses a sample well.
 
     Parameters
@@ -185,14 +197,14 @@ def find_library(needed: Iterable[Mapping[int, int]]) -> ctypes.CDLL | None:
 
     Returns
     -------
-    ctypes.CDLL or None
+    Library or None
         None: there is none whose functions can be called.
     """
     rng = np.random.default_rng(0)
     sample = np.repeat(rng.integers(0, 60, 50_000, dtype=np.uint8), 4)
     tried = list(needed)
     for library in _libraries():
-        if library.ZSTD_versionNumber() < _LEAST_VERSION:
+        if library.version_number() < _LEAST_VERSION:
             continue
         with suppress(MemoryError, RuntimeError, ValueError):
             frames = [LibraryCompressor(library, one).compress(sample) for one in tried]

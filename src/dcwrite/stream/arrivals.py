@@ -6,6 +6,7 @@ nothing overtakes anything else of the same lane.
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections import deque
 from collections.abc import Iterator
@@ -135,7 +136,7 @@ class Arrivals:
             if early:
                 if int(one.frames[0]) in early:
                     return None
-                n_before = int(np.searchsorted(one.frames, early.start))
+                n_before = bisect.bisect_left(one.frames, early.start)
                 n_frames = min(n_frames, n_before) if n_before else 1
             if n_frames < len(one.frames):
                 one, self._waiting[0] = one.split(n_frames)

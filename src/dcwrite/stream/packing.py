@@ -169,6 +169,7 @@ def _aligned(n_bytes: int) -> int:
     return -(-n_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
 
+_BYTE: Final = np.dtype(np.uint8)
 _dtype_of, _ndim_of = operator.attrgetter("dtype"), operator.attrgetter("ndim")
 
 
@@ -376,7 +377,7 @@ class Layout:
         n_events
             Their number of events.
         memory
-            Writable, of bytes.
+            Writable memoryview of bytes.
         offset
             Where the block begins.
 
@@ -394,8 +395,12 @@ class Layout:
                 else:
                     n_bits = math.prod(array.item_shape)
                     value = np.packbits(value.reshape(n_events, n_bits), axis=1)
-            shape = (n_events, *array.stored_shape)
-            np.ndarray(shape, array.stored_dtype, memory, offset + start)[...] = value
+            begin = offset + start
+            if n_events == 1 and array.stored_dtype == _BYTE:  # in less than an array takes
+                memory[begin : begin + array.stored_bytes] = np.asarray(value).reshape(-1)
+            else:
+                shape = (n_events, *array.stored_shape)
+                np.ndarray(shape, array.stored_dtype, memory, begin)[...] = value
 
     def pack_scalars(self, values: Sequence[Any], n_events: int, memory: Any, offset: int) -> None:
         """Write the rows of scalar features only; as `pack`."""

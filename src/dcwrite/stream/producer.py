@@ -15,7 +15,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -117,7 +117,10 @@ class Producer:
                 return
             if events is None:
                 self._send(Kind.NONE, frame, 0, None, deadline)
-            elif not isinstance(events, Mapping) or not self._send_events(frame, events, deadline):
+            elif not (
+                (type(events) is dict or isinstance(events, Mapping))
+                and self._send_events(frame, events, deadline)
+            ):
                 self._send_pickled(frame, (index, events), deadline)
         finally:
             self._lock.release()
@@ -231,7 +234,7 @@ class Producer:
             if self._lane is None:
                 self._claim_lane(deadline)
             elif self._lane.unsettled:
-                self._announce(Kind.RETRACT, deadline)
+                self._announce(self._message(Kind.RETRACT), deadline)
                 self._lane.unsettled = False
         except BaseException:
             self._lock.release()
@@ -248,7 +251,7 @@ class Producer:
         lane = self._lane = _OwnLane(token[0], lanes)
         lanes.words[lane.words + Word.OWNER] = self._pid
         try:
-            self._announce(Kind.HELLO, deadline, self._pid)
+            self._announce(self._message(Kind.HELLO, self._pid), deadline)
         except BaseException:
             self._lane = None
             lanes.words[lane.words + Word.OWNER] = 0
@@ -315,12 +318,18 @@ class Producer:
         assert lane is not None
         values, n_events = layout.take(events)
         if counts is None:  # how it is packed does not decide whether an item is too large
-            self._refuse_too_large(frame, n_events * layout.event_bytes)
-        new_ones = [
-            lane.repeats_of(array.name).new_ones(values[array.place]) for array in layout.shared
-        ]
-        if counts is not None and self._is_much(layout, new_ones):
-            raise MisfitError
+            plain_bytes = n_events * layout.event_bytes
+            if plain_bytes > self._lanes.capacity_bytes:
+                self._refuse_too_large(frame, plain_bytes)
+        is_known = n_events == 1 and self._has_known_values(lane, layout, values)
+        new_ones: list[list[int]] = []
+        if not is_known:
+            new_ones = [
+                lane.repeats_of(array.name).new_ones(values[array.place])
+                for array in layout.shared
+            ]
+            if counts is not None and self._is_much(layout, new_ones):
+                raise MisfitError
         after = b""
         if counts is not None:
             after = counts.tobytes()
@@ -333,7 +342,8 @@ class Producer:
             self._send(Kind.LAYOUT, 0, len(spec), _copier(spec), deadline, number)
             lane.layout_numbers[layout] = number
         block_bytes = layout.block_bytes(n_events)
-        self._share_values(lane, layout, values, new_ones, deadline)
+        if not is_known:
+            self._share_values(lane, layout, values, new_ones, deadline)
 
         def fill(memory: Any, offset: int) -> None:
             layout.pack(values, n_events, memory, offset)
@@ -343,6 +353,22 @@ class Producer:
         n_frames = 1 if counts is None else len(counts)
         n_bytes = block_bytes + len(after)
         self._send(kind, frame, n_bytes, fill, deadline, number, n_events, n_frames)
+
+    @staticmethod
+    def _has_known_values(lane: _OwnLane, layout: Layout, values: list[Any]) -> bool:
+        """Put numbers in the place of shared values of a single event; False: there is a new one.
+
+        Most events have the values of the one before, and are put one by one.
+        """
+        found: list[Any] = []
+        for array in layout.shared:
+            number = lane.repeats_of(array.name).again(values[array.place])
+            if number is None:
+                return False
+            found.append(number)
+        for array, number in zip(layout.shared, found, strict=True):
+            values[array.place] = number
+        return True
 
     def _is_much(self, layout: Layout, new_ones: list[list[int]]) -> bool:
         """Whether new values, which the reader keeps beside the queue, take much room."""
@@ -389,23 +415,30 @@ class Producer:
         """Write a record and announce it; who dies before the end dies in the middle of it."""
         lanes, lane = self._lanes, self._lane
         assert lane is not None
-        self._refuse_too_large(frame, n_bytes)
+        if n_bytes > lanes.capacity_bytes:
+            self._refuse_too_large(frame, n_bytes)
         lane.sequence += 1
         lanes.words[lane.words + Word.BEGUN] = lane.sequence
         try:
             if fill is None:
-                self._announce(kind, deadline, frame)
+                self._announce(self._message(kind, frame), deadline)
             elif n_bytes <= lanes.lane_bytes:
                 size_bytes = aligned(n_bytes)
                 start = self._reserve(size_bytes, deadline)
                 fill(lanes.memory, lane.base + start % lanes.lane_bytes)
                 lane.head = start + size_bytes
-                self._announce(kind, deadline, frame, size_bytes, layout, n_events, n_frames)
+                message = MESSAGE.pack(
+                    kind, lane.number, layout, size_bytes, frame, lane.head, lane.sequence,
+                    n_events, n_frames,
+                )  # fmt: skip
+                if not lanes.pipe.send(message):
+                    self._announce(message, deadline)
             else:
-                whole = bytearray(n_bytes)
+                whole = memoryview(bytearray(n_bytes))
                 fill(whole, 0)
                 self._send_parts(whole, deadline)
-                self._announce(kind, deadline, frame, 0, layout, n_events, n_frames)
+                message = self._message(kind, frame, 0, layout, n_events, n_frames)
+                self._announce(message, deadline)
         except MisfitError:
             lane.sequence -= 1
             lanes.words[lane.words + Word.BEGUN] = lane.sequence
@@ -417,28 +450,25 @@ class Producer:
         if kind not in Kind.PREPARING:
             lanes.words[lane.words + Word.N_PUT] += n_frames
 
-    def _refuse_too_large(self, frame: int, n_bytes: int) -> None:
-        capacity_bytes = self._lanes.capacity_bytes
-        if n_bytes > capacity_bytes:
-            raise DataError(
-                f"frame {frame}: expected at most {capacity_bytes} bytes (capacity_bytes of the "
-                f"queue), got {n_bytes} bytes in one item; pass a larger capacity_bytes to "
-                f"EventQueue, or put fewer events at a time"
-            )
+    def _refuse_too_large(self, frame: int, n_bytes: int) -> NoReturn:
+        raise DataError(
+            f"frame {frame}: expected at most {self._lanes.capacity_bytes} bytes (capacity_bytes "
+            f"of the queue), got {n_bytes} bytes in one item; pass a larger capacity_bytes to "
+            f"EventQueue, or put fewer events at a time"
+        )
 
-    def _send_parts(self, whole: bytearray, deadline: float | None) -> None:
+    def _send_parts(self, whole: memoryview, deadline: float | None) -> None:
         """Send what is larger than the lane in parts; the reader puts them together."""
         lanes, lane = self._lanes, self._lane
         assert lane is not None
         part_bytes = aligned(lanes.lane_bytes // _PARTS_PER_LANE)
-        view = memoryview(whole)
         for begin in range(0, len(whole), part_bytes):
-            part = view[begin : begin + part_bytes]
+            part = whole[begin : begin + part_bytes]
             start = self._reserve(part_bytes, deadline)
             offset = lane.base + start % lanes.lane_bytes
             lanes.memory[offset : offset + len(part)] = part
             lane.head = start + part_bytes
-            self._announce(Kind.PART, deadline, len(whole), part_bytes)
+            self._announce(self._message(Kind.PART, len(whole), part_bytes), deadline)
 
     # -----------------------------------------------------------------------------------------
     # room and news
@@ -464,7 +494,7 @@ class Producer:
                 # who comes again and again, with little patience, waits as well
                 lanes.pipe.send(self._message(Kind.WAIT, position=wanted))
                 raise queue.Full
-            self._announce(Kind.WAIT, deadline, position=wanted)
+            self._announce(self._message(Kind.WAIT, position=wanted), deadline)
             self._sleep([], deadline)
         return start
 
@@ -485,8 +515,8 @@ class Producer:
             kind, lane.number, layout, size_bytes, value, end, lane.sequence, n_events, n_frames
         )
 
-    def _announce(self, kind: int, deadline: float | None, *values: int, **options: int) -> None:
-        message = self._message(kind, *values, **options)
+    def _announce(self, message: bytes, deadline: float | None) -> None:
+        """Send a message; waits while the pipe is full."""
         while not self._lanes.pipe.send(message):
             self._sleep([], deadline, writable=self._lanes.pipe.writer)
 

@@ -36,7 +36,8 @@ class Repeats:
     def __init__(self, fresh: Iterator[int]) -> None:
         self._fresh = fresh
         #: of the last event: bytes of its value, and the answer for one more event with it
-        self._known = (b"", np.zeros(1, np.int64))
+        self._data = bytearray()
+        self._number = np.zeros(1, np.int64)
         self._n_events = self._n_values = 0
 
     @property
@@ -46,7 +47,7 @@ class Repeats:
 
     def forget(self) -> None:
         """The next value is a new one, whatever it is."""
-        self._known = (b"", np.zeros(1, np.int64))
+        self._data, self._number = bytearray(), np.zeros(1, np.int64)
 
     def new_ones(self, values: AnyArray) -> list[int]:
         """Events with another value than the one before.
@@ -58,11 +59,32 @@ class Repeats:
         """
         if not len(values):
             return []
-        starts = [0] if values[0].tobytes() != self._known[0] else []
+        starts = [] if self._is_known(values[0]) else [0]
         if len(values) > 1 and values.strides[0]:  # else one is broadcast
             words = words_of(values)
             starts += (np.flatnonzero((words[1:] != words[:-1]).any(axis=1)) + 1).tolist()
         return starts
+
+    def _is_known(self, value: AnyArray) -> bool:
+        """Whether it is the value of the last event."""
+        value = np.asarray(value)
+        if value.flags.c_contiguous:
+            # bytearray, other than bytes, compares itself with any memory, and copies nothing
+            return (self._data == value) is True
+        return value.tobytes() == self._data
+
+    def again(self, values: AnyArray) -> npt.NDArray[np.int64] | None:
+        """The number of a single event, shape (1,), if it has the value of the one before.
+
+        Returns
+        -------
+        array or None
+            None: it has another one; see `numbers`.
+        """
+        if not self._is_known(values):
+            return None
+        self._n_events += 1
+        return self._number
 
     def numbers(
         self, values: AnyArray, new_ones: list[int], send: Callable[[int, bytes], None]
@@ -80,13 +102,11 @@ class Repeats:
             were sent before that are known.
         """
         self._n_events += len(values)
-        if len(values) == 1 and not new_ones:
-            return self._known[1]
-        found = np.full(len(values), self._known[1][0])
+        found = np.full(len(values), self._number[0])
         for start in new_ones:
             number, data = next(self._fresh), values[start].tobytes()
             send(number, data)
-            self._known = (data, np.full(1, number))
+            self._data, self._number = bytearray(data), np.full(1, number)
             found[start:] = number
             self._n_values += 1
         return found
