@@ -643,7 +643,7 @@ class AlmostAnArray:
         return np.array(self.array, dtype)
 
 
-@pytest.mark.parametrize("feat", ["deform", "area_um", "image"])
+@pytest.mark.parametrize("feat", ["deform", "area_um", "image", "image_bg"])
 @pytest.mark.parametrize("n_events", [1, 3])
 def test_what_is_as_good_as_an_array(feat: str, n_events: int, make: MakeQueue) -> None:
     event_queue = make(1 << 20, producers=1)

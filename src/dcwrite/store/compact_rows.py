@@ -11,6 +11,7 @@ image only is the same as the last one with that image, and is not encoded again
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -167,12 +168,15 @@ class RepeatedRows(CompactRows):
 
     def place(self, where: AnyArray) -> None:
         """As of `CompactRows`."""
-        value = self.only_value()
-        if value is not None:
-            where[...] = value
-            return
-        for row, number in enumerate(self.index.tolist()):
-            where[row] = self.values[number]
+        # one copy for each run, not for each row: numpy gives up the interpreter's lock for it
+        starts = self._starts_of_runs()
+        for start, stop in itertools.pairwise([*starts, len(self.index)]):
+            where[start:stop] = self.values[int(self.index[start])]
+
+    def _starts_of_runs(self) -> list[int]:
+        """First rows of those that follow each other and have one value."""
+        index = self.index
+        return [0, *(np.flatnonzero(index[1:] != index[:-1]) + 1).tolist()] if len(index) else []
 
     def only_value(self) -> AnyArray | None:
         """The value that all rows have; None: they have several, or there is no row."""
@@ -191,5 +195,5 @@ class RepeatedRows(CompactRows):
         values, firsts
             Shapes (runs, ...) and (runs,).
         """
-        firsts = np.flatnonzero(np.diff(self.index, prepend=-1))
+        firsts = np.array(self._starts_of_runs(), np.intp)
         return as_array(RepeatedRows(self.values, self.index[firsts])), firsts

@@ -114,7 +114,8 @@ class WriterQueue(collections.deque[Any]):
         with self._changed:
             item = super().popleft()
             self._bytes -= _nbytes(item)
-            self._changed.notify_all()
+            if self._bytes <= self._max_bytes:  # else it would only wake up and wait again
+                self._changed.notify_all()
         return item
 
     def clear(self) -> None:

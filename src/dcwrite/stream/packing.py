@@ -292,7 +292,11 @@ class Layout:
         #: dtype, offset in a row, number, and how to take these features from a list of values
         self._groups: list[tuple[np.dtype[Any], int, int, Callable[[Any], Any]]] = []
         for dtype, names in by_dtype.items():
-            take = operator.itemgetter(*(places[name] for name in names))
+            of_group = [places[name] for name in names]
+            if len(names) == 1:  # as a list of one
+                take = operator.itemgetter(slice(of_group[0], of_group[0] + 1))
+            else:
+                take = operator.itemgetter(*of_group)
             self._groups.append((dtype, offset, len(names), take))
             for name in names:
                 offsets[name] = offset
@@ -389,24 +393,23 @@ class Layout:
         self.pack_scalars(values, n_events, memory, offset)
         for array, start in zip(self.arrays, self.offsets(n_events), strict=False):
             value = values[array.place]
-            if array.form is Form.BITS:
-                if n_events == 1:
-                    value = np.packbits(value)
-                else:
-                    n_bits = math.prod(array.item_shape)
-                    value = np.packbits(value.reshape(n_events, n_bits), axis=1)
             begin = offset + start
-            if n_events == 1 and array.stored_dtype == _BYTE:  # in less than an array takes
-                memory[begin : begin + array.stored_bytes] = np.asarray(value).reshape(-1)
-            else:
-                shape = (n_events, *array.stored_shape)
-                np.ndarray(shape, array.stored_dtype, memory, begin)[...] = value
+            if n_events == 1 and array.stored_dtype is _BYTE:  # in half of what an array takes
+                is_bits = array.form is Form.BITS
+                data = np.packbits(value) if is_bits else np.asarray(value).reshape(-1)
+                memory[begin : begin + array.stored_bytes] = data
+                continue
+            if array.form is Form.BITS:
+                n_bits = math.prod(array.item_shape)
+                value = np.packbits(value.reshape(n_events, n_bits), axis=1)
+            shape = (n_events, *array.stored_shape)
+            np.ndarray(shape, array.stored_dtype, memory, begin)[...] = value
 
     def pack_scalars(self, values: Sequence[Any], n_events: int, memory: Any, offset: int) -> None:
         """Write the rows of scalar features only; as `pack`."""
         try:
             for dtype, column, n_columns, take in self._groups:
-                arrays = take(values) if n_columns > 1 else (take(values),)
+                arrays = take(values)
                 start = offset + column
                 if n_events == 1:
                     memory[start : start + n_columns * dtype.itemsize] = _joined(arrays, dtype)
