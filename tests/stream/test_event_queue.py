@@ -643,11 +643,15 @@ class AlmostAnArray:
         return np.array(self.array, dtype)
 
 
-@pytest.mark.parametrize("feat", ["deform", "area_um", "image", "image_bg"])
+@pytest.mark.parametrize("feat", ["deform", "area_um", "image", "image_bg", "mask"])
 @pytest.mark.parametrize("n_events", [1, 3])
 def test_what_is_as_good_as_an_array(feat: str, n_events: int, make: MakeQueue) -> None:
     event_queue = make(1 << 20, producers=1)
-    expected = [events_of(frame, n_events) for frame in range(3)]
+    background = np.full((n_events, 40, 60), 7, np.uint8)
+    masks = np.tile(np.arange(60) % 3 > 1, (n_events, 40, 1))
+    expected = [
+        {**events_of(frame, n_events), "image_bg": background, "mask": masks} for frame in range(3)
+    ]
     for frame, events in enumerate(expected):
         given = dict(events)
         if frame == 1:

@@ -292,11 +292,12 @@ class Layout:
         #: dtype, offset in a row, number, and how to take these features from a list of values
         self._groups: list[tuple[np.dtype[Any], int, int, Callable[[Any], Any]]] = []
         for dtype, names in by_dtype.items():
-            of_group = [places[name] for name in names]
-            if len(names) == 1:  # as a list of one
-                take = operator.itemgetter(slice(of_group[0], of_group[0] + 1))
+            first, *others = (places[name] for name in names)
+            take: Callable[[Any], Any]  # gives a sequence, also of one
+            if others:
+                take = operator.itemgetter(first, *others)
             else:
-                take = operator.itemgetter(*of_group)
+                take = operator.itemgetter(slice(first, first + 1))
             self._groups.append((dtype, offset, len(names), take))
             for name in names:
                 offsets[name] = offset
@@ -365,7 +366,10 @@ class Layout:
             if sum(map(_ndim_of, values)) != self._n_axes:
                 raise MisfitError
             for array in self.arrays:
-                if values[array.place].shape[1:] != array.item_shape:
+                value = values[array.place]
+                if type(value) is not np.ndarray:  # of another library
+                    value = values[array.place] = np.asarray(value, array.dtype)
+                if value.shape[1:] != array.item_shape:
                     raise MisfitError
         except (AttributeError, IndexError, KeyError, TypeError) as exc:
             raise MisfitError from exc
@@ -396,7 +400,7 @@ class Layout:
             begin = offset + start
             if n_events == 1 and array.stored_dtype is _BYTE:  # in half of what an array takes
                 is_bits = array.form is Form.BITS
-                data = np.packbits(value) if is_bits else np.asarray(value).reshape(-1)
+                data = np.packbits(value) if is_bits else value.reshape(-1)
                 memory[begin : begin + array.stored_bytes] = data
                 continue
             if array.form is Form.BITS:

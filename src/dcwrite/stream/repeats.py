@@ -67,7 +67,6 @@ class Repeats:
 
     def _is_known(self, value: AnyArray) -> bool:
         """Whether it is the value of the last event."""
-        value = np.asarray(value)
         if value.flags.c_contiguous:
             # bytearray, other than bytes, compares itself with any memory, and copies nothing
             return (self._data == value) is True
