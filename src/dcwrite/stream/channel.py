@@ -49,7 +49,7 @@ class EventQueue:
     """
 
     def __init__(
-        self, capacity_bytes: int = 64 * 1024**2, *, producers: int | None = None
+        self, capacity_bytes: int = 32 * 1024**2, *, producers: int | None = None
     ) -> None:
         self._lanes = Lanes(int(capacity_bytes), producers)
         self._begin()
