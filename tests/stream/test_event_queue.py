@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import queue
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from dcwrite import (
 )
 from dcwrite.stream.channel import EventQueue
 from dcwrite.stream.packing import PackedEvents
+from dcwrite.stream.producer import Producer
 
 from .queue_workers import events_of, put_frames, put_numbered
 from .streams import RESULT_TIMEOUT_S, ended, read, thread_for
@@ -661,6 +663,77 @@ def test_what_is_as_good_as_an_array(feat: str, n_events: int, make: MakeQueue) 
         found, got = event_queue.get(timeout=5)
         assert found == frame
         assert_same(got, events)
+
+
+def odd_events(rng: np.random.Generator, frame: int) -> dict[str, Any]:
+    """A single event, of arrays that lie in memory in all kinds of ways."""
+    image = rng.integers(0, 256, (2, 40, 60), np.uint8)
+    kinds = [
+        image[:1],
+        image[1:, :, ::-1],
+        np.asfortranarray(image[:1]),
+        np.broadcast_to(image[0, 0], (1, 40, 60)),
+        np.ascontiguousarray(image.T).T[1:],
+    ]
+    background = np.full((1, 40, 60), frame // 7, np.uint8)
+    return {
+        "deform": rng.random(3)[rng.integers(3) :][:1],
+        "area_um": rng.random(4).astype(np.float32)[::3][:1],
+        "time": np.array([frame]),
+        "image": kinds[rng.integers(len(kinds))],
+        "mask": kinds[rng.integers(len(kinds))] > 100,
+        "image_bg": background if rng.random() < 0.7 else np.asfortranarray(background),
+        "qpi_pha": rng.random((2, 5, 6))[:, ::2][:1],
+    }
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_both_ways_of_a_single_event_are_the_same(
+    seed: int, make: MakeQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of frames which are like the one before, and the general one."""
+    rng = np.random.default_rng(seed)
+    items = [(frame, odd_events(rng, frame)) for frame in range(40)]
+    n_general = 0
+    send_packed = Producer._send_packed
+
+    def counted(*args: Any, **options: Any) -> None:
+        nonlocal n_general
+        n_general += 1
+        send_packed(*args, **options)
+
+    monkeypatch.setattr(Producer, "_send_packed", counted)
+    usual, general = make(1 << 20, producers=1), make(1 << 20, producers=1)
+    for item in items:
+        usual.put(item)
+    assert n_general == 6  # the first one, and one for each new background
+    for item in items:
+        general.put(item)
+        general._producer._lane.usual = None  # type: ignore[union-attr]
+    assert n_general == 6 + len(items)
+    for frame, expected in items:
+        for event_queue in (usual, general):
+            found, events = event_queue.get(timeout=5)
+            assert found == frame
+            assert_same(events, expected)
+
+
+@pytest.mark.parametrize("index", [2**70, -(2**70), 2**63])
+def test_a_frame_that_is_no_number_of_64_bits(index: int, make: MakeQueue) -> None:
+    """It is refused, and the ones before and after it come."""
+    event_queue = make(1 << 20, producers=1)
+    for frame in (0, 1):
+        event_queue.put((frame, events_of(frame)))
+    for events in (events_of(2), None, [1]):
+        with pytest.raises((struct.error, DataError)):
+            event_queue.put((index, events))
+    event_queue.put((3, events_of(3)))
+    for frame in (0, 1, 3):
+        found, events = event_queue.get(timeout=5)
+        assert found == frame
+        assert_same(events, events_of(frame))
+    with pytest.raises(queue.Empty):
+        event_queue.get(timeout=0.01)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1,), (1, 2)])

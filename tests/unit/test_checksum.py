@@ -16,6 +16,7 @@ from numcodecs.fletcher32 import Fletcher32
 
 from dcwrite.store import checksum
 from dcwrite.store.journal import CRC32, FLETCHER32, FeatureRecord
+from dcwrite.store.short_calls import SHORT_BYTES
 
 
 def reference(data: bytes) -> bytes:
@@ -30,7 +31,9 @@ def test_what_is_appended_is_that_of_numcodecs(data: bytes) -> None:
     assert checksum.without_fletcher32(stored).tobytes() == data
 
 
-@pytest.mark.parametrize("size", [720, 721, 722, 65535, 1_000_003])
+@pytest.mark.parametrize(
+    "size", [720, 721, 722, SHORT_BYTES - 1, SHORT_BYTES, SHORT_BYTES + 1, 65535, 1_000_003]
+)
 @pytest.mark.parametrize("value", [0, 255, None])
 def test_long_and_extreme_ones(size: int, value: int | None) -> None:
     rng = np.random.default_rng(size)
