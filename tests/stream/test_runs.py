@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,14 @@ from dcwrite import (
     UsageError,
     WriterDiedError,
 )
+from dcwrite.stream import reader
 from dcwrite.stream.arrivals import NOTHING, Arrivals, Records, by_lane
 from dcwrite.stream.channel import EventQueue
 from dcwrite.stream.collector import Collector
 from dcwrite.stream.early import EarlyFrames
 from dcwrite.stream.lanes import MESSAGE, Kind, Message
 from dcwrite.stream.packing import PackedEvents
+from dcwrite.stream.producer import Producer
 from dcwrite.stream.runs import PackedRun
 from dcwrite.stream.stash import Schema
 
@@ -195,6 +198,34 @@ def test_an_early_frame_is_no_obstacle(event_queue: EventQueue) -> None:
     filled(event_queue, range(5))
     found = items_of(event_queue.get_runs(5, range(10, 1000)))
     assert [frame for frame, _ in found] == [*range(50, 60), *range(5)]
+
+
+def test_nobody_waits_for_a_reader_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collector that hands a batch on finds full lanes: their early frames stay nevertheless."""
+    event_queue = EventQueue(2 * LANE_BYTES, producers=2)
+    away_s = 0.0
+    clock = time.monotonic
+    monkeypatch.setattr(reader, "time", SimpleNamespace(monotonic=lambda: clock() + away_s))
+
+    def fill_up() -> None:
+        for frame in range(50, 1000):
+            event_queue.put_nowait((frame, events_of(frame)))
+
+    with pytest.raises(queue.Full):
+        fill_up()
+    assert event_queue.get_runs(5, range(10, 1000)) == []
+    away_s = 1.0
+    other = Producer(event_queue._lanes)
+    try:
+        other.put((0, events_of(0)), None)
+        found = items_of(event_queue.get_runs(5, range(10, 1000)))
+        assert [frame for frame, _ in found] == [0]
+        # who waits while it is there does so for a while only
+        found = items_of(event_queue.get_runs(5, range(10, 1000)))
+        assert [frame for frame, _ in found][:2] == [50, 51]
+    finally:
+        other.close()
+        event_queue.close()
 
 
 def test_frames_that_stay_are_in_the_way_of_the_next_producer(event_queue: EventQueue) -> None:

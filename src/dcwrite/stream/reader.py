@@ -57,7 +57,8 @@ class _Lane:
         self.arrivals = Arrivals()
         #: the process that owns it
         self.peer: Peer | None = None
-        #: tail that its producer waits for, and since when
+        #: tail that its producer waits for, and since when; the time is not counted in which
+        #: nobody read
         self.wanted: int | None = None
         self.wanted_since = 0.0
         #: whether that took too long, so that what comes too early is taken out
@@ -124,7 +125,7 @@ class Reader:
         self._lent: dict[int, int] = {}
         self._specs: dict[Spec, Layout] = {}
         self._values = _Values()
-        self._last_look_s = time.monotonic()
+        self._last_look_s = self._left_s = time.monotonic()
 
     def get(self, deadline: float | None) -> Any:
         """Take the next item; see `EventQueue.get`."""
@@ -196,9 +197,17 @@ class Reader:
         try:
             self._lanes.check_open()
             self._attach()
+            self._forget_absence()
             yield
         finally:
+            self._left_s = time.monotonic()
             self._lock.release()
+
+    def _forget_absence(self) -> None:
+        """While nobody read, producers did not wait for frames that nobody had asked for yet."""
+        absence = time.monotonic() - self._left_s
+        for lane in self._pending.values():
+            lane.wanted_since += absence
 
     def _attach(self) -> None:
         """Become the reader."""
