@@ -5,10 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import queue
-import struct
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -725,8 +726,10 @@ def test_a_frame_that_is_no_number_of_64_bits(index: int, make: MakeQueue) -> No
     for frame in (0, 1):
         event_queue.put((frame, events_of(frame)))
     for events in (events_of(2), None, [1]):
-        with pytest.raises((struct.error, DataError)):
+        with pytest.raises(EventError, match="64 bits"):
             event_queue.put((index, events))
+    with pytest.raises(EventError, match="64 bits"):
+        event_queue.put_batch(index - 1, [1, 1], events_of(2, 2))
     event_queue.put((3, events_of(3)))
     for frame in (0, 1, 3):
         found, events = event_queue.get(timeout=5)
@@ -748,3 +751,49 @@ def test_one_event_in_another_shape_or_dtype(
         event_queue.put((frame, events))
     for events in expected:
         assert_same(event_queue.get(timeout=5)[1], events)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="POSIX's timers")
+def test_interrupts_leave_the_queue_usable(make: MakeQueue) -> None:
+    """At any place of a put: nobody waits for ever, and what was put comes out, in order."""
+
+    class Interruption(BaseException):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise Interruption
+
+    event_queue = make(1 << 20, producers=1)
+    rng = np.random.default_rng(3)
+    background = np.zeros((1, 40, 60), np.uint8)
+    event_queue.put((0, {"deform": np.zeros(1), "image_bg": background}))
+    found = [event_queue.get(timeout=5)[0]]
+    expected, n_interruptions = [0], 0
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for frame in range(1, 3000):
+            events = {"deform": np.array([frame / 8]), "image_bg": background + frame // 50 % 256}
+            try:
+                signal.setitimer(signal.ITIMER_REAL, float(rng.uniform(1e-6, 6e-5)))
+                event_queue.put((frame, events))
+                expected.append(frame)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except Interruption:
+                n_interruptions += 1
+            assert not event_queue._producer._lock.locked()
+            if frame % 10 == 0:
+                with suppress(queue.Empty):
+                    while True:
+                        number, got = event_queue.get(block=False)
+                        assert got["deform"] == number / 8
+                        assert (got["image_bg"] == number // 50 % 256).all()
+                        found.append(number)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    with suppress(queue.Empty):
+        while True:
+            found.append(event_queue.get(block=False)[0])
+    assert n_interruptions > 100
+    assert found == sorted(set(found))
+    assert set(expected) <= set(found)  # what was announced when it was interrupted may come, too

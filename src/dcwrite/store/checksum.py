@@ -53,11 +53,10 @@ def _sum_of_hdf5() -> _Sum | None:
     # h5py's modules bring the library that they are linked to; on Windows it is asked itself
     for library in (getattr(h5py.h5, "__file__", None), folder / "hdf5.dll"):
         with suppress(AttributeError, OSError, TypeError):
-            giving = ctypes.CDLL(str(library)).H5_checksum_fletcher32
+            cdll, name = ctypes.CDLL(str(library)), "H5_checksum_fletcher32"
+            giving = getattr(cdll, name)
             giving.restype, giving.argtypes = ctypes.c_uint32, [ctypes.c_void_p, ctypes.c_size_t]
-            keeping = keeping_lock(
-                ctypes.CDLL(str(library)), giving.__name__, giving.restype, *giving.argtypes
-            )
+            keeping = keeping_lock(cdll, name, giving.restype, *giving.argtypes)
 
             def sum_of_hdf5(data: Bytes, giving: Any = giving, keeping: Any = keeping) -> int:
                 function = keeping if data.size <= SHORT_BYTES else giving

@@ -56,7 +56,7 @@ def copied(data: Any, room_bytes: int = 0) -> npt.NDArray[np.uint8]:
     """
     source = np.frombuffer(data, np.uint8)
     if source.size <= SHORT_BYTES:
-        return np.frombuffer(bytearray(b"".join((source.data, bytes(room_bytes)))), np.uint8)
+        return np.frombuffer(bytearray().join((source.data, bytes(room_bytes))), np.uint8)
     memory = np.empty(source.size + room_bytes, np.uint8)
     memory[: source.size] = source
     return memory

@@ -37,8 +37,9 @@ class EventQueue:
     ----------
     capacity_bytes
         Size of the memory, and of the largest item. It is taken from the system as it is used. The
-        default (32 MiB) holds some 1000 full events; larger ones bridge longer stalls of the disk,
-        and are a little slower, since nothing of them stays in the processor's cache.
+        default (32 MiB) holds some 1000 full events, in equal shares for all `producers`; larger
+        ones bridge longer stalls of the disk, and are a little slower, since nothing of them stays
+        in the processor's cache.
     producers
         Number of processes that put at the same time, each of which has its share of the memory;
         default: 8 more than this computer has cores, at least 16.

@@ -382,9 +382,9 @@ class Layout:
                 value = values[array.place]
                 if type(value) is not np.ndarray:  # of another library
                     value = values[array.place] = np.asarray(value, array.dtype)
-                if value.shape[1:] != array.item_shape:
+                if value.shape != (n_events, *array.item_shape):
                     raise MisfitError
-        except (AttributeError, IndexError, KeyError, TypeError) as exc:
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as exc:
             raise MisfitError from exc
         return values, n_events
 
@@ -415,6 +415,10 @@ class Layout:
                 memory[offset + start : offset + stop] = b"".join(take(values))
         except (BufferError, TypeError, ValueError) as exc:
             raise MisfitError from exc
+        self._pack_arrays_of_one(values, memory, offset)
+
+    def _pack_arrays_of_one(self, values: Sequence[Any], memory: Any, offset: int) -> None:
+        """As bytes, in half of the time that an array in between takes."""
         for place, start, stop, is_bits, is_bytes in self._arrays_of_one:
             value = values[place]
             if is_bits:
@@ -445,14 +449,12 @@ class Layout:
             Something looks like an array and is none; the block's bytes are undefined.
         """
         self.pack_scalars(values, n_events, memory, offset)
+        if n_events == 1:
+            self._pack_arrays_of_one(values, memory, offset)
+            return
         for array, start in zip(self.arrays, self.offsets(n_events), strict=False):
             value = values[array.place]
             begin = offset + start
-            if n_events == 1 and array.stored_dtype is _BYTE:  # in half of what an array takes
-                is_bits = array.form is Form.BITS
-                data = np.packbits(value) if is_bits else value.reshape(-1)
-                memory[begin : begin + array.stored_bytes] = data
-                continue
             if array.form is Form.BITS:
                 n_bits = math.prod(array.item_shape)
                 value = np.packbits(value.reshape(n_events, n_bits), axis=1)

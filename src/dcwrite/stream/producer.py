@@ -12,6 +12,7 @@ import operator
 import os
 import pickle
 import queue
+import struct
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -87,6 +88,23 @@ class _OwnLane:
             repeats.forget()
 
 
+class _TimedLock:
+    """A lock that is taken until a deadline; else the queue counts as full."""
+
+    __slots__ = ("_deadline", "_lock")
+
+    def __init__(self, lock: threading.Lock, deadline: float) -> None:
+        self._lock = lock
+        self._deadline = deadline
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(timeout=lock_timeout(self._deadline)):
+            raise queue.Full
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
+
+
 class Producer:
     """The side of a queue that puts, in one process; for any number of threads.
 
@@ -109,8 +127,8 @@ class Producer:
 
     def put(self, item: Any, deadline: float | None) -> None:
         """Put an item; see `EventQueue.put`."""
-        self._enter(deadline)
-        try:
+        with self._turn(deadline):
+            self._begin_turn(deadline)
             if self._put_alike(item, deadline):
                 return
             try:
@@ -126,8 +144,6 @@ class Producer:
                 and self._send_events(frame, events, deadline)
             ):
                 self._send_pickled(frame, (index, events), deadline)
-        finally:
-            self._lock.release()
 
     def _put_alike(self, item: Any, deadline: float | None) -> bool:
         """Put a single event that is like the one before; False: it is not, or it has to wait.
@@ -155,12 +171,7 @@ class Producer:
         try:
             layout.pack_one(values, lanes.memory, lane.base + start % lanes.lane_bytes)
             lane.head = start + size_bytes
-            message = MESSAGE.pack(
-                Kind.PACKED, lane.number, number, size_bytes, frame,
-                lane.head, lane.sequence, 1, 1,
-            )  # fmt: skip
-            if not lanes.pipe.send(message):
-                self._announce(message, deadline)
+            self._tell(Kind.PACKED, frame, size_bytes, number, 1, 1, deadline)
         except MisfitError:
             self._take_back_turn()
             return False
@@ -184,6 +195,11 @@ class Producer:
             raise EventError(
                 f"nevents: expected non-negative integers of shape (frames,), got shape "
                 f"{counts.shape} and dtype {counts.dtype}"
+            )
+        if not -(2**63) <= first_frame <= 2**63 - len(counts):
+            raise EventError(
+                f"first_frame: expected frame indices of 64 bits, got {first_frame} and "
+                f"{len(counts)} frames"
             )
         total = int(counts.sum())
         for feat, value in events.items():
@@ -258,32 +274,32 @@ class Producer:
             return False
         self._layouts[layout.keys] = layout
         deadline = deadline_of(block, timeout)
-        self._enter(deadline)
-        try:
-            self._send_packed(Kind.BATCH, first, layout, events, deadline, counts)
-        except MisfitError:
-            return False
-        finally:
-            self._lock.release()
+        with self._turn(deadline):
+            self._begin_turn(deadline)
+            try:
+                self._send_packed(Kind.BATCH, first, layout, events, deadline, counts)
+            except MisfitError:
+                return False
         return True
 
     # -----------------------------------------------------------------------------------------
     # turn and lane
 
-    def _enter(self, deadline: float | None) -> None:
-        """Take the turn to put: an open queue, and a lane of our own."""
-        if not self._lock.acquire(timeout=lock_timeout(deadline)):
-            raise queue.Full
-        try:
-            self._lanes.check_open()
-            if self._lane is None:
-                self._claim_lane(deadline)
-            elif self._lane.unsettled:
-                self._announce(self._message(Kind.RETRACT), deadline)
-                self._lane.unsettled = False
-        except BaseException:
-            self._lock.release()
-            raise
+    def _turn(self, deadline: float | None) -> threading.Lock | _TimedLock:
+        """For `with`: one thread at a time puts.
+
+        The lock itself, where there is no deadline: an interrupt never leaves that taken.
+        """
+        return self._lock if deadline is None else _TimedLock(self._lock, deadline)
+
+    def _begin_turn(self, deadline: float | None) -> None:
+        """See to an open queue, and a lane of our own."""
+        self._lanes.check_open()
+        if self._lane is None:
+            self._claim_lane(deadline)
+        elif self._lane.unsettled:
+            self._announce(self._message(Kind.RETRACT), deadline)
+            self._lane.unsettled = False
 
     def _claim_lane(self, deadline: float | None) -> None:
         lanes = self._lanes
@@ -398,7 +414,7 @@ class Producer:
         n_frames = 1 if counts is None else len(counts)
         n_bytes = block_bytes + len(after)
         self._send(kind, frame, n_bytes, fill, deadline, number, n_events, n_frames)
-        # what has just been found to be of no use as a shared value goes in another layout
+        # not if `_share_values` has just forgotten all layouts: the next one will be another
         is_usual = n_events == 1 and counts is None and layout.keys in self._layouts
         lane.usual = (layout, number) if is_usual and n_bytes <= self._lanes.lane_bytes else None
 
@@ -469,24 +485,18 @@ class Producer:
         lanes.words[lane.words + Word.BEGUN] = lane.sequence
         try:
             if fill is None:
-                self._announce(self._message(kind, frame), deadline)
+                self._tell(kind, frame, 0, 0, 0, 1, deadline)
             elif n_bytes <= lanes.lane_bytes:
                 size_bytes = aligned(n_bytes)
                 start = self._reserve(size_bytes, deadline)
                 fill(lanes.memory, lane.base + start % lanes.lane_bytes)
                 lane.head = start + size_bytes
-                message = MESSAGE.pack(
-                    kind, lane.number, layout, size_bytes, frame, lane.head, lane.sequence,
-                    n_events, n_frames,
-                )  # fmt: skip
-                if not lanes.pipe.send(message):
-                    self._announce(message, deadline)
+                self._tell(kind, frame, size_bytes, layout, n_events, n_frames, deadline)
             else:
                 whole = memoryview(bytearray(n_bytes))
                 fill(whole, 0)
                 self._send_parts(whole, deadline)
-                message = self._message(kind, frame, 0, layout, n_events, n_frames)
-                self._announce(message, deadline)
+                self._tell(kind, frame, 0, layout, n_events, n_frames, deadline)
         except MisfitError:
             self._take_back_turn()
             raise
@@ -507,8 +517,8 @@ class Producer:
         """The record that was begun does not come: tell the reader, now or before the next one."""
         lane = self._lane
         assert lane is not None
+        lane.forget_values()  # before the reader is told, which does so as well
         lane.unsettled = not self._lanes.pipe.send(self._message(Kind.RETRACT))
-        lane.forget_values()
 
     def _refuse_too_large(self, frame: int, n_bytes: int) -> NoReturn:
         raise DataError(
@@ -550,7 +560,10 @@ class Producer:
         return start
 
     def _place_for(self, size_bytes: int) -> tuple[int, int]:
-        """Position of so much room in one piece, and up to where the lane has to be free first."""
+        """Position of so much room in one piece, and up to where the lane has to be free first.
+
+        In an empty lane it moves the head to the place that it gives; to ask again does no harm.
+        """
         lane, lane_bytes = self._lane, self._lanes.lane_bytes
         assert lane is not None
         room = lane_bytes - lane.head % lane_bytes
@@ -585,6 +598,31 @@ class Producer:
         return MESSAGE.pack(
             kind, lane.number, layout, size_bytes, value, end, lane.sequence, n_events, n_frames
         )
+
+    def _tell(
+        self,
+        kind: int,
+        value: int,
+        size_bytes: int,
+        layout: int,
+        n_events: int,
+        n_frames: int,
+        deadline: float | None,
+    ) -> None:
+        """Announce the record that ends at the head."""
+        lanes, lane = self._lanes, self._lane
+        assert lane is not None
+        try:
+            message = MESSAGE.pack(
+                kind, lane.number, layout, size_bytes, value, lane.head, lane.sequence,
+                n_events, n_frames,
+            )  # fmt: skip
+        except struct.error as exc:
+            raise EventError(
+                f"frame {value}: expected a frame index of 64 bits, which this is not"
+            ) from exc
+        if not lanes.pipe.send(message):
+            self._announce(message, deadline)
 
     def _announce(self, message: bytes, deadline: float | None) -> None:
         """Send a message; waits while the pipe is full."""
