@@ -5,8 +5,7 @@ would give it up.
 
 ctypes gives the interpreter's lock up for each call, and numpy for copies of more than 500 values.
 While others wait for it they take it then, and who gave it up for a microsecond sleeps until they
-have done: to wake a thread takes 20 to 40 us where its core is idle meanwhile. Beside an event
-queue, one encoder's chunk did this ten times
+have done: to wake a thread takes 20 to 40 us where its core is idle meanwhile
 (docs/decisions/0028-who-keeps-the-lock.md).
 """
 

@@ -170,7 +170,6 @@ def _aligned(n_bytes: int) -> int:
 
 
 _BYTE: Final = np.dtype(np.uint8)
-_ONE: Final = {1}
 _dtype_of, _ndim_of = operator.attrgetter("dtype"), operator.attrgetter("ndim")
 
 
@@ -320,13 +319,7 @@ class Layout:
         #: bytes of an event in which all is plain
         self.event_bytes = self.row_bytes + sum(column.item_bytes for column in arrays)
         self._offsets: dict[int, tuple[int, ...]] = {}
-        self._shapes_of_one = [(array.place, (1, *array.item_shape)) for array in self.arrays]
-        #: of a block with one event: where it has the scalars of each dtype
-        self._scalars_of_one = [
-            (start, start + n_columns * dtype.itemsize, take)
-            for dtype, start, n_columns, take in self._groups
-        ]
-        #: and where its arrays
+        #: of a block with one event: where it has its arrays
         self._arrays_of_one = [
             (array.place, start, start + array.stored_bytes, array.form is Form.BITS,
              array.stored_dtype == _BYTE)
@@ -387,35 +380,6 @@ class Layout:
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as exc:
             raise MisfitError from exc
         return values, n_events
-
-    def take_one(self, events: Mapping[str, Any]) -> list[Any] | None:
-        """As `take`, in less time; None: it is not a single event of this layout."""
-        if not self._is_flat:
-            return None
-        values = list(events.values())
-        try:
-            if (
-                set(map(len, values)) != _ONE
-                or list(map(_dtype_of, values)) != self._dtypes
-                or sum(map(_ndim_of, values)) != self._n_axes
-            ):
-                return None
-        except (AttributeError, TypeError):
-            return None
-        for place, shape in self._shapes_of_one:
-            value = values[place]
-            if type(value) is not np.ndarray or value.shape != shape:
-                return None
-        return values
-
-    def pack_one(self, values: Sequence[Any], memory: Any, offset: int) -> None:
-        """As `pack`, of values that `take_one` gave, in less time."""
-        try:
-            for start, stop, take in self._scalars_of_one:
-                memory[offset + start : offset + stop] = b"".join(take(values))
-        except (BufferError, TypeError, ValueError) as exc:
-            raise MisfitError from exc
-        self._pack_arrays_of_one(values, memory, offset)
 
     def _pack_arrays_of_one(self, values: Sequence[Any], memory: Any, offset: int) -> None:
         """As bytes, in half of the time that an array in between takes."""

@@ -16,7 +16,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -139,17 +139,13 @@ class Producer:
                 return
             if events is None:
                 self._send(Kind.NONE, frame, 0, None, deadline)
-            elif not (
-                (type(events) is dict or isinstance(events, Mapping))
-                and self._send_events(frame, events, deadline)
-            ):
+            elif not isinstance(events, Mapping) or not self._send_events(frame, events, deadline):
                 self._send_pickled(frame, (index, events), deadline)
 
     def _put_alike(self, item: Any, deadline: float | None) -> bool:
         """Put a single event that is like the one before; False: it is not, or it has to wait.
 
-        Most items are put here. It is the general way without what they do not need, in three
-        quarters of its time.
+        Most items are put here. It is the general way without what they do not need.
         """
         lanes, lane = self._lanes, self._lane
         if lane is None or lane.usual is None or type(item) is not tuple or len(item) != 2:
@@ -158,8 +154,11 @@ class Producer:
         frame, events = item
         if type(frame) is not int or type(events) is not dict or tuple(events) != layout.keys:
             return False
-        values = layout.take_one(events)
-        if values is None:
+        try:
+            values, n_events = layout.take(events)
+        except MisfitError:
+            return False
+        if n_events != 1:
             return False
         size_bytes = aligned(layout.block_bytes(1))
         start, needed = self._place_for(size_bytes)
@@ -169,9 +168,10 @@ class Producer:
         lane.sequence += 1
         words[first_word + Word.BEGUN] = lane.sequence
         try:
-            layout.pack_one(values, lanes.memory, lane.base + start % lanes.lane_bytes)
+            layout.pack(values, 1, lanes.memory, lane.base + start % lanes.lane_bytes)
             lane.head = start + size_bytes
-            self._tell(Kind.PACKED, frame, size_bytes, number, 1, 1, deadline)
+            message = self._message(Kind.PACKED, frame, size_bytes, number, 1, 1)
+            self._announce(message, deadline)
         except MisfitError:
             self._take_back_turn()
             return False
@@ -379,18 +379,12 @@ class Producer:
         assert lane is not None
         values, n_events = layout.take(events)
         if counts is None:  # how it is packed does not decide whether an item is too large
-            plain_bytes = n_events * layout.event_bytes
-            if plain_bytes > self._lanes.capacity_bytes:
-                self._refuse_too_large(frame, plain_bytes)
-        is_known = n_events == 1 and self._has_known_values(lane, layout, values)
-        new_ones: list[list[int]] = []
-        if not is_known:
-            new_ones = [
-                lane.repeats_of(array.name).new_ones(values[array.place])
-                for array in layout.shared
-            ]
-            if counts is not None and self._is_much(layout, new_ones):
-                raise MisfitError
+            self._refuse_too_large(frame, n_events * layout.event_bytes)
+        new_ones = [
+            lane.repeats_of(array.name).new_ones(values[array.place]) for array in layout.shared
+        ]
+        if counts is not None and self._is_much(layout, new_ones):
+            raise MisfitError
         after = b""
         if counts is not None:
             after = counts.tobytes()
@@ -403,8 +397,7 @@ class Producer:
             self._send(Kind.LAYOUT, 0, len(spec), _copier(spec), deadline, number)
             lane.layout_numbers[layout] = number
         block_bytes = layout.block_bytes(n_events)
-        if not is_known:
-            self._share_values(lane, layout, values, new_ones, deadline)
+        self._share_values(lane, layout, values, new_ones, deadline)
 
         def fill(memory: Any, offset: int) -> None:
             layout.pack(values, n_events, memory, offset)
@@ -414,16 +407,19 @@ class Producer:
         n_frames = 1 if counts is None else len(counts)
         n_bytes = block_bytes + len(after)
         self._send(kind, frame, n_bytes, fill, deadline, number, n_events, n_frames)
-        # not if `_share_values` has just forgotten all layouts: the next one will be another
-        is_usual = n_events == 1 and counts is None and layout.keys in self._layouts
-        lane.usual = (layout, number) if is_usual and n_bytes <= self._lanes.lane_bytes else None
+        is_usual = (
+            kind == Kind.PACKED
+            and n_events == 1
+            and not after
+            and n_bytes <= self._lanes.lane_bytes
+            # else `_share_values` has just forgotten all layouts: the next one will be another
+            and layout.keys in self._layouts
+        )
+        lane.usual = (layout, number) if is_usual else None
 
     @staticmethod
     def _has_known_values(lane: _OwnLane, layout: Layout, values: list[Any]) -> bool:
-        """Put numbers in the place of shared values of a single event; False: there is a new one.
-
-        Most events have the values of the one before, and are put one by one.
-        """
+        """Put numbers in the place of shared values of a single event; False: one is new."""
         found: list[Any] = []
         for array in layout.shared:
             number = lane.repeats_of(array.name).again(values[array.place])
@@ -479,24 +475,25 @@ class Producer:
         """Write a record and announce it; who dies before the end dies in the middle of it."""
         lanes, lane = self._lanes, self._lane
         assert lane is not None
-        if n_bytes > lanes.capacity_bytes:
-            self._refuse_too_large(frame, n_bytes)
+        self._refuse_too_large(frame, n_bytes)
         lane.sequence += 1
         lanes.words[lane.words + Word.BEGUN] = lane.sequence
         try:
             if fill is None:
-                self._tell(kind, frame, 0, 0, 0, 1, deadline)
+                self._announce(self._message(kind, frame), deadline)
             elif n_bytes <= lanes.lane_bytes:
                 size_bytes = aligned(n_bytes)
                 start = self._reserve(size_bytes, deadline)
                 fill(lanes.memory, lane.base + start % lanes.lane_bytes)
                 lane.head = start + size_bytes
-                self._tell(kind, frame, size_bytes, layout, n_events, n_frames, deadline)
+                message = self._message(kind, frame, size_bytes, layout, n_events, n_frames)
+                self._announce(message, deadline)
             else:
                 whole = memoryview(bytearray(n_bytes))
                 fill(whole, 0)
                 self._send_parts(whole, deadline)
-                self._tell(kind, frame, 0, layout, n_events, n_frames, deadline)
+                message = self._message(kind, frame, 0, layout, n_events, n_frames)
+                self._announce(message, deadline)
         except MisfitError:
             self._take_back_turn()
             raise
@@ -520,12 +517,14 @@ class Producer:
         lane.forget_values()  # before the reader is told, which does so as well
         lane.unsettled = not self._lanes.pipe.send(self._message(Kind.RETRACT))
 
-    def _refuse_too_large(self, frame: int, n_bytes: int) -> NoReturn:
-        raise DataError(
-            f"frame {frame}: expected at most {self._lanes.capacity_bytes} bytes (capacity_bytes "
-            f"of the queue), got {n_bytes} bytes in one item; pass a larger capacity_bytes to "
-            f"EventQueue, or put fewer events at a time"
-        )
+    def _refuse_too_large(self, frame: int, n_bytes: int) -> None:
+        capacity_bytes = self._lanes.capacity_bytes
+        if n_bytes > capacity_bytes:
+            raise DataError(
+                f"frame {frame}: expected at most {capacity_bytes} bytes (capacity_bytes of the "
+                f"queue), got {n_bytes} bytes in one item; pass a larger capacity_bytes to "
+                f"EventQueue, or put fewer events at a time"
+            )
 
     def _send_parts(self, whole: memoryview, deadline: float | None) -> None:
         """Send what is larger than the lane in parts; the reader puts them together."""
@@ -595,34 +594,22 @@ class Producer:
         lane = self._lane
         assert lane is not None
         end = lane.head if position is None else position
-        return MESSAGE.pack(
-            kind, lane.number, layout, size_bytes, value, end, lane.sequence, n_events, n_frames
-        )
-
-    def _tell(
-        self,
-        kind: int,
-        value: int,
-        size_bytes: int,
-        layout: int,
-        n_events: int,
-        n_frames: int,
-        deadline: float | None,
-    ) -> None:
-        """Announce the record that ends at the head."""
-        lanes, lane = self._lanes, self._lane
-        assert lane is not None
         try:
-            message = MESSAGE.pack(
-                kind, lane.number, layout, size_bytes, value, lane.head, lane.sequence,
-                n_events, n_frames,
-            )  # fmt: skip
+            return MESSAGE.pack(
+                kind,
+                lane.number,
+                layout,
+                size_bytes,
+                value,
+                end,
+                lane.sequence,
+                n_events,
+                n_frames,
+            )
         except struct.error as exc:
             raise EventError(
                 f"frame {value}: expected a frame index of 64 bits, which this is not"
             ) from exc
-        if not lanes.pipe.send(message):
-            self._announce(message, deadline)
 
     def _announce(self, message: bytes, deadline: float | None) -> None:
         """Send a message; waits while the pipe is full."""
